@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Stacks of the current thread: kernel, native by unwind rows, CPython frames. One capture is one record. */
+#include "common.bpf.h"
+#include "python.bpf.h"
+
+#define LT_DATA_WORDS (LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY)
+
+/* scratch is too large for the BPF stack: one per CPU and lane, since an interrupt may come between. */
+struct scratch {
+	struct lt_capture rec;
+	struct lt_frame frame;
+	struct py_walk py;
+	struct lt_module module; /* of the last frame: most callers are in the same one */
+	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
+	u32 pad;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+struct walk {
+	u32 lane;
+	u32 module_base, nmodules;
+};
+
+/* Index of the module in [base, base + n) that holds pc, LT_NO_MODULE if none does. Global, as find_row:
+ * verified once. */
+#define LT_NO_MODULE 0xffffffffu
+u32 find_module(u32 base, u32 n, u64 pc)
+{
+	u32 lo = 0, hi = n;
+	struct lt_module *m;
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		u32 mid = (lo + hi) / 2, at = base + mid;
+
+		if (lo >= hi)
+			break;
+		m = bpf_map_lookup_elem(&modules, &at);
+		if (!m)
+			break;
+		if (pc < m->start)
+			hi = mid;
+		else if (pc >= m->end)
+			lo = mid + 1;
+		else
+			return at;
+	}
+	return LT_NO_MODULE;
+}
+
+/*
+ * The row for `address` of a file, as one word; ~0 if it has none. A table is an array of chunks of 512
+ * rows, the last one padded with pc ~0: few map lookups, then plain memory.
+ */
+#define LT_NO_ROW (~0ull)
+u64 find_row(u32 file, u32 rows, u32 address)
+{
+	u32 lo = 0, hi = (rows + LT_ROWS_PER_CHUNK - 1) / LT_ROWS_PER_CHUNK;
+	struct row_chunk *chunk;
+	void *table;
+	int i;
+
+	table = bpf_map_lookup_elem(&row_tables, &file);
+	if (!table)
+		return LT_NO_ROW;
+	/* last chunk whose first pc is not above the address */
+	for (i = 0; i < 15; i++) {
+		u32 mid = (lo + hi) / 2;
+
+		if (lo >= hi)
+			break;
+		chunk = bpf_map_lookup_elem(table, &mid);
+		if (!chunk)
+			return LT_NO_ROW;
+		if (chunk->rows[0].pc <= address)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo)
+		return LT_NO_ROW;
+	lo--;
+	chunk = bpf_map_lookup_elem(table, &lo);
+	if (!chunk)
+		return LT_NO_ROW;
+	lo = 0;
+	for (i = LT_ROWS_PER_CHUNK / 2; i; i /= 2) {
+		u32 at = (lo + i) & (LT_ROWS_PER_CHUNK - 1);
+
+		if (chunk->rows[at].pc <= address)
+			lo = at;
+	}
+	return *(u64 *)&chunk->rows[lo & (LT_ROWS_PER_CHUNK - 1)];
+}
+
+static long unwind_frame(u32 i, void *ctx)
+{
+	struct walk *w = ctx;
+	u32 lane = w->lane;
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+	struct lt_row row = {.kind = LT_ROW_GAP};
+	struct lt_step step;
+	u64 pc, ra, bp, word;
+	u32 at;
+
+	if (!sc)
+		return 1;
+	at = sc->rec.nkernel + sc->rec.nuser;
+	if (sc->rec.nuser >= LT_MAX_USER || at >= LT_DATA_WORDS) {
+		sc->rec.unwind_status = LT_UNWIND_FULL;
+		return 1;
+	}
+	pc = sc->frame.pc;
+	sc->rec.data[at] = pc;
+	sc->rec.nuser++;
+	if (!sc->exact)
+		pc--;
+	if (pc < sc->module.start || pc >= sc->module.end) {
+		u32 found = find_module(w->module_base, w->nmodules, pc);
+		struct lt_module *m = bpf_map_lookup_elem(&modules, &found);
+
+		if (m) {
+			sc->module = *m;
+		} else {
+			sc->module.start = sc->module.end = 0;
+			sc->module.file = 0;
+		}
+	}
+	if (sc->module.file) {
+		word = find_row(sc->module.file, sc->module.rows, pc - sc->module.bias);
+		if (word == LT_NO_ROW) {
+			sc->rec.unwind_status = LT_UNWIND_NO_ROW;
+			return 1;
+		}
+		__builtin_memcpy(&row, &word, sizeof(row));
+	} else if (sc->rec.nuser > 1 && sc->frame.bp < sc->frame.sp) {
+		sc->rec.unwind_status = LT_UNWIND_NO_MODULE;
+		return 1;
+	}
+	sc->exact = 0;
+	lt_unwind_step(row, &sc->frame, &step);
+	if (step.status == LT_STEP_SIGNAL) {
+		struct lt_frame to;
+
+		if (bpf_probe_read_user(&to.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
+		    bpf_probe_read_user(&to.sp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RSP)) ||
+		    bpf_probe_read_user(&to.bp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RBP))) {
+			sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+			return 1;
+		}
+		sc->frame = to;
+		sc->exact = 1;
+		return 0;
+	}
+	if (step.status == LT_STEP_DEREF) {
+		if (bpf_probe_read_user(&step.cfa, 8, (void *)step.cfa_at)) {
+			sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+			return 1;
+		}
+		step.cfa += step.cfa_add;
+		if (row.kind == LT_ROW_DEREF_RSP)
+			step.bp_at += step.cfa;
+	} else if (step.status != LT_STEP_CFA) {
+		sc->rec.unwind_status = step.status;
+		return 1;
+	}
+	bp = sc->frame.bp;
+	if (bpf_probe_read_user(&ra, 8, (void *)(step.cfa - 8)) ||
+	    (step.saved_bp && bpf_probe_read_user(&bp, 8, (void *)step.bp_at))) {
+		sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+		return 1;
+	}
+	if (!ra) {
+		sc->rec.unwind_status = LT_UNWIND_END;
+		return 1;
+	}
+	if (step.cfa <= sc->frame.sp) {
+		sc->rec.unwind_status = LT_UNWIND_BAD_FRAME;
+		return 1;
+	}
+	sc->frame.pc = ra;
+	sc->frame.sp = step.cfa;
+	sc->frame.bp = bp;
+	return 0;
+}
+
+static long python_frame(u32 i, void *ctx)
+{
+	struct walk *w = ctx;
+	u32 lane = w->lane;
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+	struct lt_py_frame f;
+	u32 at;
+
+	if (!sc)
+		return 1;
+	if (!sc->py.frame || sc->rec.npy >= LT_MAX_PY)
+		return 1;
+	if (!py_read_frame(&sc->py, &f)) {
+		sc->rec.py_status = 3;
+		return 1;
+	}
+	/* 3.15's last frame is the thread's base: no eval loop runs it. */
+	if (sc->py.config.minor >= 15 && f.owner >= 3 && !sc->py.frame)
+		return 1;
+	at = sc->rec.nkernel + sc->rec.nuser + 3 * sc->rec.npy;
+	if (at > LT_DATA_WORDS - 3)
+		return 1;
+	sc->rec.data[at] = f.code;
+	at++;
+	if (at < LT_DATA_WORDS)
+		sc->rec.data[at] = f.instr;
+	at++;
+	if (at < LT_DATA_WORDS)
+		sc->rec.data[at] = ((u64)f.owner << 32) | f.firstlineno;
+	sc->rec.npy++;
+	return 0;
+}
+
+__hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request *request)
+{
+	u32 lane = request->lane;
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+	u32 tgid = s->tgid, size;
+	struct walk w = {.lane = lane};
+	struct lt_process *p;
+	struct pt_regs *regs;
+	struct lt_capture *r;
+	u64 id;
+	long n;
+
+	if (!sc)
+		return 0;
+	regs = user_regs(bpf_get_current_task_btf());
+	r = &sc->rec;
+	id = ++s->captures;
+	r->hdr.ts_ns = request->now;
+	r->hdr.kind = LT_REC_CAPTURE;
+	r->hdr.slot = request->index;
+	r->hdr.tgid = tgid;
+	r->hdr.tid = s->tid;
+	r->hdr.pad = 0;
+	r->generation = s->generation;
+	r->seq = s->it.seq;
+	r->id = id;
+	r->reason = request->reason;
+	r->off_reason = s->off_reason;
+	r->nr = regs->orig_ax;
+	r->nuser = r->npy = 0;
+	r->py_status = 0;
+	r->ip = regs->ip;
+	r->sp = regs->sp;
+	r->bp = regs->bp;
+	r->weight_ns = request->weight_ns;
+	r->unwind_status = LT_UNWIND_OFF;
+
+	n = bpf_get_stack(ctx, r->data, LT_MAX_KERNEL * 8, 0);
+	r->nkernel = n > 0 ? (u32)n / 8 : 0;
+	if (r->nkernel > LT_MAX_KERNEL)
+		r->nkernel = LT_MAX_KERNEL;
+
+	p = bpf_map_lookup_elem(&processes, &tgid);
+	if (p) {
+		w.module_base = p->module_base;
+		w.nmodules = p->nmodules;
+		sc->frame.pc = regs->ip;
+		sc->frame.sp = regs->sp;
+		sc->frame.bp = regs->bp;
+		sc->module.start = sc->module.end = 0;
+		sc->module.file = 0;
+		/* Behind a `syscall` instruction pc may be past the function's last row. */
+		sc->exact = (s32)regs->orig_ax < 0;
+		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
+		if (p->py.minor && s->py_tstate) {
+			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);
+			if (!r->py_status)
+				bpf_loop(LT_MAX_PY, python_frame, &w, 0);
+		}
+	} else {
+		r->data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;
+		r->nuser = 1;
+	}
+
+	size = (r->nkernel + r->nuser + 3 * r->npy) * 8;
+	if (size > LT_DATA_WORDS * 8)
+		size = LT_DATA_WORDS * 8;
+	size += __builtin_offsetof(struct lt_capture, data);
+	r->hdr.size = size;
+	if (size > sizeof(*r))
+		return 0;
+	if (bpf_ringbuf_output(&ring, r, size, wake_flag())) {
+		count_drop(LT_DROP_CAPTURE_RING_FULL);
+		return 0;
+	}
+	return id;
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Life of a loop thread: it is found when it polls, it ends with exit or exec. */
+#include "common.bpf.h"
+
+#define PF_KTHREAD 0x00200000
+
+static __always_inline void send_loop_event(u32 kind, struct lt_slot *s, u32 index, u64 now, u32 drop)
+{
+	struct lt_loop_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+
+	if (!e) {
+		count_drop(drop);
+		return;
+	}
+	e->hdr.ts_ns = now;
+	e->hdr.kind = kind;
+	e->hdr.size = sizeof(*e);
+	e->hdr.slot = index;
+	e->hdr.tgid = s->tgid;
+	e->hdr.tid = s->tid;
+	e->hdr.pad = 0;
+	e->generation = s->generation;
+	/* Found: user space has tables to build before the first stall. */
+	bpf_ringbuf_submit(e, kind == LT_REC_LOOP_FOUND ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* Gives a slot to a thread of a target that was seen polling. Null if it is no target's. */
+__hidden struct lt_slot *slot_take(struct task_struct *t, u32 *index)
+{
+	struct slot_ref *ref;
+	struct lt_slot *s;
+	u32 tgid = t->tgid;
+	u32 i;
+
+	if (tgid == own_tgid || (t->flags & PF_KTHREAD))
+		return 0;
+	if (!every_process && !bpf_map_lookup_elem(&targets, &tgid))
+		return 0;
+	ref = bpf_task_storage_get(&slot_refs, t, 0, 0);
+	if (ref)
+		return 0; /* rejected */
+	if (bpf_map_pop_elem(&free_slots, &i)) {
+		count_drop(LT_DROP_LOOPS_FULL);
+		return 0;
+	}
+	ref = bpf_task_storage_get(&slot_refs, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	s = bpf_map_lookup_elem(&slots, &i);
+	if (!ref || !s) {
+		bpf_map_push_elem(&free_slots, &i, 0);
+		count_drop(LT_DROP_STORAGE);
+		return 0;
+	}
+	ref->index = i;
+	ref->rejected = 0;
+	/* User space zeroed the slot before it handed the index out. */
+	s->tgid = tgid;
+	s->tid = t->pid;
+	s->start_boottime = t->group_leader->start_boottime;
+	bpf_probe_read_kernel(s->comm, sizeof(s->comm), t->comm);
+	s->generation++;
+	*index = i;
+	send_loop_event(LT_REC_LOOP_FOUND, s, i, bpf_ktime_get_ns(), LT_DROP_PROCESS_RING_FULL);
+	return s;
+}
+
+static __always_inline void send_stall(struct lt_slot *s, u32 index, u64 now, u32 ended_by)
+{
+	struct lt_stall *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+
+	if (!e) {
+		count_drop(LT_DROP_STALL_RING_FULL);
+		return;
+	}
+	e->hdr.ts_ns = now;
+	e->hdr.kind = LT_REC_STALL;
+	e->hdr.size = sizeof(*e);
+	e->hdr.slot = index;
+	e->hdr.tgid = s->tgid;
+	e->hdr.tid = s->tid;
+	e->hdr.pad = 0;
+	e->generation = s->generation;
+	e->end_ns = now;
+	e->ended_by = ended_by;
+	e->poll_kind = s->loop.call.kind;
+	e->poll_fd = s->loop.call.fd;
+	e->pad = 0;
+	bpf_probe_read_kernel(&e->it, sizeof(e->it), &s->it);
+	bpf_ringbuf_submit(e, wake_flag());
+}
+
+u32 hist_bucket(u64 ns) { return lt_hist_bucket(ns); }
+
+/* Closes the open iteration: counts it, and reports it if it stalled. */
+int iteration_end(u32 index, u64 now, u32 ended_by)
+{
+	struct lt_stats *st = bpf_map_lookup_elem(&stats, &index);
+	struct lt_slot *s = bpf_map_lookup_elem(&slots, &index);
+	u64 duration, since;
+	u32 verdict;
+
+	if (!s || !st)
+		return 0;
+	since = hook_since;
+	duration = lt_end(s, now, since);
+	pulse(index, 0);
+	if (!s->confirmed)
+		return 0;
+	st->busy_ns += duration;
+	verdict = lt_judge(&s->it, duration, threshold_ns, trust_hookless);
+	if (since && since <= s->it.start_ns && ended_by == LT_ENDED_POLL) {
+		u32 bucket = hist_bucket(duration);
+
+		st->iterations++;
+		if (bucket < LT_HIST_BUCKETS)
+			st->iteration_hist[bucket]++;
+		if (duration > st->iteration_max_ns)
+			st->iteration_max_ns = duration;
+	}
+	if (verdict == LT_NOT_A_STALL)
+		return 0;
+	if (verdict == LT_UNCONFIRMED) {
+		st->unconfirmed++;
+		return 0;
+	}
+	st->stalls++;
+	st->stall_ns += duration;
+	send_stall(s, index, now, ended_by);
+	return 0;
+}
+
+static __always_inline void send_process(struct task_struct *t, u32 change, u32 parent, const char *comm)
+{
+	struct lt_process_event *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+
+	if (!e) {
+		count_drop(LT_DROP_PROCESS_RING_FULL);
+		return;
+	}
+	e->hdr.ts_ns = bpf_ktime_get_ns();
+	e->hdr.kind = LT_REC_PROCESS;
+	e->hdr.size = sizeof(*e);
+	e->hdr.slot = LT_NO_SLOT;
+	e->hdr.tgid = t->tgid;
+	e->hdr.tid = t->pid;
+	e->hdr.pad = 0;
+	e->change = change;
+	e->parent = parent;
+	bpf_probe_read_kernel(e->comm, sizeof(e->comm), comm);
+	bpf_ringbuf_submit(e, change == LT_PROC_EXIT ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+}
+
+/* Takes the slot from a thread that ends or becomes another program. */
+static __always_inline void slot_leave(struct task_struct *t, u32 ended_by)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct lt_slot *s;
+	u32 index;
+
+	s = slot_of(t, &index);
+	if (!s)
+		return;
+	settle(s, index);
+	if (s->phase == LT_PHASE_BUSY)
+		iteration_end(index, now, ended_by);
+	pulse(index, 0);
+	s->phase = LT_PHASE_LEARNING;
+	s->generation++;
+	send_loop_event(LT_REC_LOOP_GONE, s, index, now, LT_DROP_GONE_RING_FULL);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *t)
+{
+	u32 tgid = t->tgid;
+
+	slot_leave(t, (t->exit_code & 0x7f) ? LT_ENDED_KILL : LT_ENDED_EXIT);
+	if (t->signal->live.counter == 0 && bpf_map_lookup_elem(&targets, &tgid)) {
+		bpf_map_delete_elem(&targets, &tgid);
+		send_process(t, LT_PROC_EXIT, 0, t->comm);
+	}
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *t, int old_pid, struct linux_binprm *bprm)
+{
+	slot_leave(t, LT_ENDED_EXEC);
+	if (t->bpf_storage)
+		bpf_task_storage_delete(&slot_refs, t);
+	if (report_processes)
+		send_process(t, LT_PROC_EXEC, 0, t->comm);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u32 from = parent->tgid, to = child->tgid, yes = 1;
+
+	if (from == to || !follow_forks || !bpf_map_lookup_elem(&targets, &from))
+		return 0;
+	bpf_map_update_elem(&targets, &to, &yes, BPF_ANY);
+	send_process(child, LT_PROC_FORK, from, child->comm);
+	return 0;
+}
+
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct *t, const char *comm)
+{
+	struct lt_slot *s;
+	u32 index;
+
+	s = slot_of(t, &index);
+	if (s)
+		bpf_probe_read_kernel(s->comm, sizeof(s->comm), comm);
+	if (report_renames)
+		send_process(t, LT_PROC_RENAME, 0, comm);
+	return 0;
+}
+
+/*
+ * Run once after attaching: threads that sleep in a poll now. Without it the first iteration of a loop that
+ * was idle at that moment would go unseen, and the first stall after attaching with it.
+ */
+SEC("iter/task")
+int find_sleepers(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+	struct lt_poll_call call = {};
+	struct pt_regs *regs;
+	struct lt_slot *s;
+	u32 index, kind;
+	u64 now;
+
+	if (!t || !t->mm || !t->__state)
+		return 0;
+	regs = user_regs(t);
+	kind = lt_poll_kind((s32)regs->orig_ax, regs->dx, regs->r10);
+	if (!kind || slot_of(t, &index))
+		return 0;
+	s = slot_take(t, &index);
+	if (!s)
+		return 0;
+	now = bpf_ktime_get_ns();
+	poll_call_of(regs, kind, &call);
+	lt_identify(s, &call, now);
+	s->poll_ns = now;
+	s->off_ns = now;
+	s->off_run_delay = t->sched_info.run_delay;
+	s->phase = LT_PHASE_IDLE;
+	return 0;
+}
+
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(on_cgroup, void *cgroup, const char *path, struct task_struct *t)
+{
+	send_process(t, LT_PROC_EXEC, 0, t->comm);
+	return 0;
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Loops that run late on a CPU: stacks of what they run, and the word to user space that one is suspect.
+ * Two sources of one body: the timer tick that runs anyway on a busy CPU (free, 100 to 1,000 Hz by kernel
+ * configuration) and perf's cpu-clock (any rate, its own interrupts).
+ */
+#include "common.bpf.h"
+
+static __always_inline int sample(void *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct lt_slot *s;
+	struct lt_hdr *e;
+	u32 index, first;
+	u64 now, on_cpu;
+
+	s = slot_of(t, &index);
+	if (!s || s->phase != LT_PHASE_BUSY || !s->running)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (now - s->it.start_ns < suspect_ns)
+		return 0;
+	first = s->sample_ns == 0;
+	on_cpu = s->it.part_ns[LT_PART_ON_CPU] + (now - (s->unsettled ? s->in_ns : s->on_ns));
+	if (first) {
+		e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+		if (e) {
+			e->ts_ns = now;
+			e->kind = LT_REC_SUSPECT;
+			e->size = sizeof(*e);
+			e->slot = index;
+			e->tgid = s->tgid;
+			e->tid = s->tid;
+			e->pad = 0;
+			bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+		}
+	}
+	if (take_stacks) {
+		struct capture_request request = {.now = now,
+						  .weight_ns = on_cpu - s->sample_ns,
+						  .index = index,
+						  .reason = LT_CAPTURE_SAMPLE,
+						  .lane = 1};
+
+		capture(ctx, s, &request);
+	}
+	s->sample_ns = on_cpu ? on_cpu : 1;
+	return 0;
+}
+
+SEC("tp_btf/local_timer_entry")
+int BPF_PROG(on_tick, int vector) { return sample(ctx); }
+
+SEC("perf_event")
+int on_clock(struct bpf_perf_event_data *ctx) { return sample(ctx); }

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// An HTTP server whose handlers use the Sync calls. Usage: node_server.js PORT FIFO STALL_MS; /truth gives its log.
+'use strict';
+const childProcess = require('child_process');
+const crypto = require('crypto');
+const fs = require('fs');
+const http = require('http');
+
+const [port, fifo, stallMs] = process.argv.slice(2);
+const truths = [];
+
+// hrtime is CLOCK_MONOTONIC. The line is that of the call of stall().
+function stall(kind, fn, body) {
+  const [, file, line] = /([^/]+):(\d+):\d+\)?$/.exec(new Error().stack.split('\n')[2]);
+  const start = process.hrtime.bigint();
+  body();
+  const end = process.hrtime.bigint();
+  truths.push(`{"start_ns":${start},"end_ns":${end},"kind":"${kind}","function":"${fn}","file":"${file}",` +
+              `"line":${line},"pid":${process.pid}}\n`);
+}
+
+function readSettings() {
+  stall('pipe', 'readSettings', () => fs.readFileSync(fifo));
+}
+
+function hashPassword() {
+  stall('cpu', 'hashPassword', () => crypto.pbkdf2Sync('correct horse', 'battery staple', iterations, 32, 'sha256'));
+}
+
+function convertImage() {
+  stall('child', 'convertImage', () => childProcess.execSync(`sleep ${stallMs / 1000}`));
+}
+
+function iterationsThatTake(ms) {
+  let fastest = Infinity;  // other things run here too
+  for (let i = 0; i < 4; i++) {
+    const start = process.hrtime.bigint();
+    crypto.pbkdf2Sync('x', 'y', 20000, 32, 'sha256');
+    fastest = Math.min(fastest, Number(process.hrtime.bigint() - start));
+  }
+  return Math.round(20000 * ms * 1e6 / fastest);
+}
+
+const iterations = iterationsThatTake(Number(stallMs));
+const routes = {'/file': readSettings, '/hash': hashPassword, '/child': convertImage};
+
+http.createServer((request, response) => {
+  if (routes[request.url]) routes[request.url]();
+  response.end(request.url === '/truth' ? truths.join('') : 'ok');
+}).listen(Number(port), '127.0.0.1');

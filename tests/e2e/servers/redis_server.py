@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Redis stalled by commands that take their time: DEBUG SLEEP, KEYS * over a million keys, a busy script.
+
+start_ns and end_ns are the client's, so they hold the stall; SLOWLOG says how long the command took at least."""
+import socket
+import time
+
+import fixture
+
+KEYS = 1_000_000
+CONFIG = ["--save", "", "--appendonly", "no", "--enable-debug-command", "yes", "--slowlog-log-slower-than", "1000",
+          "--io-threads", "1", "--daemonize", "no", "--logfile", "redis.log"]
+BUSY_SCRIPT = """
+local start = redis.call('TIME')
+repeat
+  local now = redis.call('TIME')
+until (now[1] - start[1]) * 1000000 + (now[2] - start[2]) >= tonumber(ARGV[1]) * 1000
+"""
+
+
+class Client:
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.file = self.socket.makefile("rb")
+
+    def command(self, *args):
+        parts = [str(arg).encode() for arg in args]
+        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
+        return self.reply()
+
+    def reply(self):
+        line = self.file.readline()[:-2]
+        kind, rest = line[:1], line[1:]
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b"$":
+            return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self.reply() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else rest
+
+
+def healthy(client, for_ms):
+    end = time.monotonic() + for_ms / 1000
+    while time.monotonic() < end:
+        client.command("PING")
+        time.sleep(0.005)
+
+
+def stall_on(client, pid, kind, function, *command):
+    client.command("SLOWLOG", "RESET")
+    start_ns = time.monotonic_ns()
+    client.command(*command)
+    end_ns = time.monotonic_ns()
+    slowest = max((entry[2] for entry in client.command("SLOWLOG", "GET", 10)), default=0)
+    fixture.log_truth(start_ns=start_ns, end_ns=end_ns, least_ns=slowest * 1000, most_ns=end_ns - start_ns, kind=kind,
+                      function=function, pid=pid)
+
+
+def main():
+    options = fixture.parse_options()
+    redis = fixture.need("redis-server")
+    with fixture.work_dir() as work:
+        port = fixture.free_port()
+        with fixture.started(redis, "--port", port, "--bind", "127.0.0.1", *CONFIG, cwd=work) as server:
+            fixture.wait_until(lambda: Client(port).command("PING") == b"PONG", "redis does not answer")
+            client = Client(port)
+            client.command("DEBUG", "POPULATE", KEYS)
+            fixture.say_ready(server.pid, port)
+            fixture.together(options.clients, lambda: healthy(Client(port), options.delay_ms + options.gap_ms))
+            for _ in range(options.count):
+                stall_on(client, server.pid, "sleep", "debugCommand", "DEBUG", "SLEEP", options.stall_ms / 1000)
+                healthy(client, options.gap_ms)
+                stall_on(client, server.pid, "cpu", "keysCommand", "KEYS", "*")
+                healthy(client, options.gap_ms)
+                stall_on(client, server.pid, "cpu", "evalCommand", "EVAL", BUSY_SCRIPT, 0, options.stall_ms)
+                healthy(client, options.gap_ms)
+    fixture.print_truths()
+
+
+main()

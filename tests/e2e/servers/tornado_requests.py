@@ -1,0 +1,60 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tornado whose handler calls a slow upstream through requests: urllib3 waits in poll(2), or in recv without timeout.
+
+The upstream is its own process, so that nothing of it runs under the server's GIL."""
+import sys
+
+import requests
+import tornado.httpserver
+import tornado.ioloop
+import tornado.web
+
+import fixture
+from fixture import stall
+
+options = fixture.parse_options()
+
+
+class Healthy(tornado.web.RequestHandler):
+    def get(self):
+        self.write("ok")
+
+
+class FetchPrice(tornado.web.RequestHandler):
+    def get(self):
+        self.call_upstream(5)
+        self.write("ok")
+
+    def call_upstream(self, timeout):
+        url = self.settings["upstream"]
+        with stall("network"): requests.get(url, timeout=timeout)
+
+
+class FetchPriceForEver(FetchPrice):
+    def get(self):
+        self.call_upstream(None)
+        self.write("ok")
+
+
+class Quit(tornado.web.RequestHandler):
+    def get(self):
+        self.write("bye")
+        tornado.ioloop.IOLoop.current().call_later(0.05, tornado.ioloop.IOLoop.current().stop)
+
+
+def serve(listener, upstream):
+    handlers = [("/healthy", Healthy), ("/price", FetchPrice), ("/price-for-ever", FetchPriceForEver), ("/quit", Quit)]
+    app = tornado.web.Application(handlers, upstream=upstream, log_function=lambda handler: None)
+    listener.setblocking(False)
+    tornado.httpserver.HTTPServer(app).add_socket(listener)
+    tornado.ioloop.IOLoop.current().start()
+
+
+port = fixture.free_port()
+slow_upstream = fixture.HERE.parent.parent / "demo" / "slow_upstream.py"
+with fixture.started(sys.executable, slow_upstream, port) as upstream:
+    fixture.wait_until(lambda: fixture.get(port, "/"), "the upstream does not answer")
+    url = f"http://127.0.0.1:{port}/?ms={options.stall_ms}"
+    fixture.run_python_server(options, "tornado-requests", lambda listener: serve(listener, url),
+                              ["/price", "/price-for-ever"], peer=f"127.0.0.1:{port}", upstream=upstream.pid)

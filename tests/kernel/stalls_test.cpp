@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// Victims that stall a known number of times: exactly so many records, each with its exact ledger.
+#include <unistd.h>
+
+#include "harness.h"
+
+namespace looptrace::test {
+namespace {
+
+struct Case {
+  const char* victim;
+  const char* hook;
+  const char* cause;  // "" = not checked
+  std::vector<std::string> args;
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.victim << " --hook " << c.hook; }
+
+class Stalls : public testing::TestWithParam<Case> {};
+
+TEST_P(Stalls, AreReportedExactly) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Case& c = GetParam();
+  std::vector<std::string> args = {"--count",  "10", "--stall-ms", "80",
+                                   "--gap-ms", "60", "--delay-ms", "1500"};
+  args.insert(args.end(), c.args.begin(), c.args.end());
+  Victim victim(c.victim, args);
+  if (!victim.ready()) {
+    (void)victim.truth();
+    if (victim.skipped()) GTEST_SKIP() << "this kernel refuses what " << c.victim << " needs";
+    FAIL() << "the victim did not start: " << victim.process().errors();
+  }
+  Trace trace({"--pid", std::to_string(victim.pid()), "--hook", c.hook, "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  const auto truth = victim.truth();
+  if (victim.skipped()) GTEST_SKIP() << "this kernel refuses what " << c.victim << " needs";
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  expect_exactly(stalls, truth);
+  if (*c.cause) {
+    for (const json& s : stalls) EXPECT_EQ(s["cause"]["kind"], c.cause) << s.dump();
+  }
+}
+
+const Case kCases[] = {
+    {"epoll_sleep", "auto", "sleep", {}},
+    {"epoll_sleep", "always", "sleep", {}},
+    {"epoll_sleep", "never", "sleep", {}},
+    {"epoll_cpu", "auto", "cpu", {}},
+    {"epoll_cpu", "always", "cpu", {}},
+    {"epoll_cpu", "never", "cpu", {}},
+    {"epoll_mixed", "auto", "sleep", {}},
+    {"epoll_mixed", "always", "sleep", {}},
+    {"poll_loop", "auto", "", {}},
+    {"poll_loop", "always", "", {}},
+    {"select_loop", "auto", "", {"--delay-ms", "2500"}},
+    {"select_loop", "always", "", {"--delay-ms", "2500"}},
+    {"io_uring_loop", "auto", "", {}},
+    {"io_uring_loop", "always", "", {}},
+    {"nested_poll", "auto", "", {}},
+    {"nested_poll", "always", "", {}},
+    {"nested_epoll", "auto", "", {}},
+    {"nested_epoll", "always", "", {}},
+    {"nested_same", "auto", "", {}},
+    {"nested_same", "always", "", {}},
+    {"lock_wait", "auto", "lock", {}},
+    {"lock_wait", "always", "lock", {}},
+    {"pipe_full", "auto", "pipe", {}},
+    {"child_wait", "auto", "child", {}},
+    {"deep_stack", "auto", "sleep", {"--depth", "100"}},
+    {"signal_frame", "auto", "sleep", {}},
+    {"tcp_client_wait", "auto", "network", {}},
+    {"tcp_client_wait", "auto", "network", {"--flavour", "tcp6"}},
+    {"tcp_client_wait", "auto", "network", {"--flavour", "udp"}},
+    {"tcp_client_wait", "auto", "network", {"--flavour", "unix"}},
+    {"epoll_busy_short", "auto", "", {"--work-us", "200"}},
+    {"epoll_busy_short", "always", "", {"--work-us", "200"}},
+    {"epoll_busy_short", "auto", "", {"--work-us", "20000"}},
+    {"epoll_busy_short", "auto", "", {"--work-us", "40000"}},
+    {"epoll_busy_stall", "auto", "", {}},
+    {"epoll_busy_stall", "auto", "", {"--flavour", "cpu"}},
+    {"epoll_busy_stall", "always", "", {"--flavour", "cpu"}},
+    {"rename_thread", "auto", "", {}},
+    {"many_loops", "auto", "", {"--threads", "50", "--count", "1"}},
+    {"thread_churn", "auto", "", {"--threads", "2"}},
+};
+
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  std::string name = std::string(info.param.victim) + "_" + info.param.hook;
+  for (const auto& a : info.param.args) {
+    if (a[0] != '-') name += "_" + a;
+  }
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Victims, Stalls, testing::ValuesIn(kCases), name_of);
+
+}  // namespace
+}  // namespace looptrace::test

@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+// Real interpreters against their own account of where they are. Each minor version is looked for on PATH,
+// in pyenv (PYENV_ROOT or ~/.pyenv) and in LOOPTRACE_PYTHONS ("3.14=/path/to/python:3.15=...").
+#include <dirent.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/files.h"
+#include "runtimes/remote_memory.h"
+#include "runtimes/runtime.h"
+#include "stacks/elf_object.h"
+#include "stacks/user_unwinder.h"
+
+namespace looptrace {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double microseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+bool is_elf(const fs::path& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, 4);
+  return std::string_view(magic, 4) ==
+         "\x7f"
+         "ELF";
+}
+
+std::vector<std::string> pythons(const std::string& version) {
+  std::vector<std::string> found;
+  std::set<fs::path> seen;
+  const auto add = [&](const fs::path& path) {
+    std::error_code error;
+    const fs::path real = fs::canonical(path, error);
+    if (!error && is_elf(real) && seen.insert(real).second) found.push_back(path);
+  };
+  const std::string path = environment("PATH");
+  for (const auto directory : split(path, ':')) add(fs::path(directory) / ("python" + version));
+  std::string pyenv = environment("PYENV_ROOT");
+  if (pyenv.empty()) pyenv = environment("HOME") + "/.pyenv";
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(pyenv + "/versions", error)) {
+    add(entry.path() / "bin" / ("python" + version));
+  }
+  const std::string given = environment("LOOPTRACE_PYTHONS");
+  for (const auto item : split(given, ':')) {
+    if (item.starts_with(version + "=")) found.emplace_back(item.substr(version.size() + 1));
+  }
+  return found;
+}
+
+struct TruthFrame {
+  int line = 0;
+  std::string function, file;
+};
+
+struct Truth {
+  std::string thread;
+  pid_t tid = 0;
+  std::vector<TruthFrame> frames;
+};
+
+// A running victim script, killed at the end. What it printed up to "ready" is its truth.
+class Victim {
+ public:
+  Victim(const std::string& python, const std::vector<std::string>& arguments) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return;
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(ends[1], STDOUT_FILENO);
+      std::vector<char*> argv = {const_cast<char*>(python.c_str())};
+      for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+      argv.push_back(nullptr);
+      execv(python.c_str(), argv.data());
+      _exit(127);
+    }
+    close(ends[1]);
+    read_truth(ends[0]);
+    close(ends[0]);
+  }
+  ~Victim() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Victim(const Victim&) = delete;
+  Victim& operator=(const Victim&) = delete;
+
+  pid_t pid() const { return pid_; }
+  bool ready() const { return ready_; }
+  const std::string& version() const { return version_; }
+  const std::vector<Truth>& threads() const { return threads_; }
+
+ private:
+  void read_truth(int fd) {
+    std::string text;
+    char chunk[4096];
+    ssize_t n = 0;
+    while (!text.ends_with("ready\n") && (n = ::read(fd, chunk, sizeof chunk)) > 0) {
+      text.append(chunk, static_cast<size_t>(n));
+    }
+    for (const auto line : split(text, '\n')) {
+      const auto fields = split(line, '\t');
+      if (fields[0] == "version") version_ = fields[1];
+      if (fields[0] == "thread") {
+        threads_.push_back({std::string(fields[1]), std::stoi(std::string(fields[2])), {}});
+      }
+      if (fields[0] == "frame") {
+        threads_.back().frames.push_back(
+            {std::stoi(std::string(fields[1])), std::string(fields[2]), std::string(fields[3])});
+      }
+      if (fields[0] == "ready") ready_ = true;
+    }
+  }
+
+  pid_t pid_ = -1;
+  bool ready_ = false;
+  std::string version_;
+  std::vector<Truth> threads_;
+};
+
+std::string script(const char* name) {
+  return (fs::path(__FILE__).parent_path().parent_path() / "victims" / name).string();
+}
+
+struct Target {
+  ObjectCache cache;
+  std::optional<ProcessModules> modules;
+  std::optional<std::string> warning;
+  std::unique_ptr<Runtime> runtime;
+
+  explicit Target(pid_t pid) {
+    auto loaded = ProcessModules::load(pid, cache);
+    if (!loaded) return;
+    modules = std::move(*loaded);
+    runtime = detect_runtime(pid, *modules, warning);
+  }
+};
+
+// The native stack of one thread by its registers, which ptrace tells.
+std::vector<uint64_t> native_stack(pid_t pid, pid_t tid, const ProcessModules& modules, uint32_t& status) {
+  if (ptrace(PTRACE_SEIZE, tid, nullptr, nullptr) != 0) return {};
+  ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr);
+  waitpid(tid, nullptr, __WALL);
+  user_regs_struct registers{};
+  ptrace(PTRACE_GETREGS, tid, nullptr, &registers);
+  auto stack = unwind(modules, {registers.rip, registers.rsp, registers.rbp}, memory_reader(pid), 2000);
+  ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
+  status = stack.status;
+  return stack.addresses;
+}
+
+class Live : public testing::TestWithParam<int> {
+ protected:
+  std::string version() const { return "3." + std::to_string(GetParam()); }
+};
+
+void expect_frames(Runtime& runtime, const Truth& truth, int minor) {
+  SCOPED_TRACE(truth.thread);
+  const uint64_t state = runtime.thread_state(truth.tid);
+  ASSERT_NE(state, 0u);
+  const auto captured = runtime.walk(state);
+  std::vector<Frame> frames;
+  for (const auto& frame : captured) {
+    if (!runtime.is_shim(frame)) frames.push_back(runtime.resolve(frame));
+  }
+  const size_t expected = captured.size() == LT_MAX_PY ? frames.size() : truth.frames.size();
+  ASSERT_EQ(frames.size(), expected);
+  for (size_t i = 0; i < expected; ++i) {
+    SCOPED_TRACE("frame " + std::to_string(i));
+    EXPECT_EQ(frames[i].function, truth.frames[i].function);
+    EXPECT_EQ(frames[i].line, truth.frames[i].line) << frames[i].function;
+    EXPECT_EQ(frames[i].file, truth.frames[i].file);
+    EXPECT_EQ(frames[i].kind, FrameKind::python);
+    const bool stdlib = frames[i].file.find("/lib/python3." + std::to_string(minor)) != std::string::npos;
+    EXPECT_EQ(frames[i].origin, stdlib ? FrameOrigin::runtime : FrameOrigin::application) << frames[i].file;
+  }
+}
+
+// Every native eval frame must find its interpreter frames: as many of the one as there are entries.
+void expect_entries(Runtime& runtime, const Truth& truth, pid_t pid, const ProcessModules& modules) {
+  SCOPED_TRACE(truth.thread);
+  uint32_t status = 0;
+  const auto stack = native_stack(pid, truth.tid, modules, status);
+  ASSERT_EQ(status, LT_UNWIND_END) << stack.size() << " frames";
+  ptrdiff_t evals = 0;
+  for (size_t i = 1; i < stack.size(); ++i) evals += runtime.is_eval(stack[i] - 1);
+  const auto captured = runtime.walk(runtime.thread_state(truth.tid));
+  const auto entries = std::count_if(captured.begin(), captured.end(),
+                                     [&](const lt_py_frame& frame) { return runtime.is_entry(frame); });
+  EXPECT_EQ(evals, entries) << captured.size() << " interpreter frames";
+}
+
+void survive_garbage(Runtime& runtime, const Victim& victim) {
+  std::mt19937_64 random(23);
+  std::vector<std::pair<uint64_t, uint64_t>> mappings;
+  const auto maps = read_file("/proc/" + std::to_string(victim.pid()) + "/maps");
+  for (const auto line : split(*maps, '\n')) {
+    uint64_t start = 0, end = 0;
+    if (sscanf(std::string(line).c_str(), "%lx-%lx", &start, &end) == 2) mappings.emplace_back(start, end);
+  }
+  std::vector<lt_py_frame> good = runtime.walk(runtime.thread_state(victim.threads()[0].tid));
+  for (int i = 0; i < 20000; ++i) {
+    const auto& [start, end] = mappings[random() % mappings.size()];
+    const uint64_t inside = start + random() % (end - start);
+    lt_py_frame frame{.code = inside, .instr = random(), .firstlineno = 0, .owner = 0};
+    if (i % 4 == 1) frame.code &= ~uint64_t{7};
+    if (i % 4 == 2) frame.code = random();
+    if (i % 4 == 3) {
+      frame = good[random() % good.size()];
+      frame.instr += random() >> random() % 64;
+    }
+    const Frame resolved = runtime.resolve(frame);
+    EXPECT_FALSE(resolved.function.empty());
+    EXPECT_GE(resolved.line, 0);
+    (void)runtime.is_shim(frame);
+    if (i % 16 == 0) (void)runtime.walk(frame.code);
+  }
+  EXPECT_EQ(runtime.resolve({.code = 8, .instr = 0, .firstlineno = 0, .owner = 0}).function, "?");
+  EXPECT_EQ(runtime.thread_state(1), 0u) << "a thread of another process";
+}
+
+void print_cost(Runtime& runtime, pid_t pid, const Victim& victim, const ProcessModules& modules) {
+  std::optional<std::string> warning;
+  auto start = Clock::now();
+  const auto fresh = detect_runtime(pid, modules, warning);
+  const double detect_us = microseconds_since(start);
+
+  start = Clock::now();
+  const uint64_t state = runtime.thread_state(victim.threads()[0].tid);
+  const double state_us = microseconds_since(start);
+  start = Clock::now();
+  const auto frames = runtime.walk(state);
+  const double walk_us = microseconds_since(start);
+
+  start = Clock::now();
+  for (const auto& frame : frames) (void)fresh->resolve(frame);
+  const double cold_us = microseconds_since(start);
+  constexpr int kRounds = 200;
+  start = Clock::now();
+  for (int i = 0; i < kRounds; ++i) {
+    for (const auto& frame : frames) (void)fresh->resolve(frame);
+  }
+  const double warm_us = microseconds_since(start) / kRounds;
+  const auto n = static_cast<double>(frames.size());
+  printf(
+      "%s: detect %.0f us, thread state %.0f us, walk %.2f us a frame, resolve %.2f us a new frame, "
+      "%.3f us a known one\n",
+      runtime.name().c_str(), detect_us, state_us, walk_us / n, cold_us / n, warm_us / n);
+}
+
+TEST_P(Live, BlockedThreads) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  for (const auto& python : interpreters) {
+    SCOPED_TRACE(python);
+    const Victim victim(python, {script("py_nest.py")});
+    ASSERT_TRUE(victim.ready());
+    ASSERT_EQ(victim.threads().size(), 7u);
+    Target target(victim.pid());
+    ASSERT_TRUE(target.runtime) << target.warning.value_or("not recognised");
+    EXPECT_EQ(target.runtime->name(), "cpython " + victim.version());
+    lt_process process{};
+    target.runtime->configure(process);
+    EXPECT_EQ(process.py.minor, GetParam());
+    EXPECT_NE(process.py.code_type, 0u);
+
+    for (const auto& truth : victim.threads()) {
+      expect_frames(*target.runtime, truth, GetParam());
+      // The recursion is deeper than a walk; a sub-interpreter's thread has the main one's frames below.
+      if (truth.thread != "in_recursion" && truth.thread != "sub") {
+        expect_entries(*target.runtime, truth, victim.pid(), *target.modules);
+      }
+    }
+    survive_garbage(*target.runtime, victim);
+    print_cost(*target.runtime, victim.pid(), victim, *target.modules);
+  }
+}
+
+// Times that one of the process's threads was seen to wait on a futex word, and on one in a GIL.
+struct FutexWaits {
+  int seen = 0, global = 0;
+};
+
+FutexWaits futex_waits(const Runtime& runtime, pid_t pid, pid_t tid, int samples) {
+  FutexWaits waits;
+  const std::string path = "/proc/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/syscall";
+  for (int i = 0; i < samples; ++i) {
+    const auto text = read_file(path);
+    long number = -1;
+    uint64_t address = 0;
+    if (text && sscanf(text->c_str(), "%ld %lx", &number, &address) == 2 && number == 202) {
+      ++waits.seen;
+      waits.global += runtime.is_global_lock(address);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  }
+  return waits;
+}
+
+TEST_P(Live, GlobalLock) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  for (const auto& python : interpreters) {
+    SCOPED_TRACE(python);
+    const Victim victim(python, {script("py_gil.py")});
+    ASSERT_TRUE(victim.ready());
+    Target target(victim.pid());
+    ASSERT_TRUE(target.runtime);
+    EXPECT_FALSE(target.runtime->is_global_lock(0));
+    for (const auto& truth : victim.threads()) {
+      SCOPED_TRACE(truth.thread);
+      const bool contends = truth.thread != "blocked";
+      const auto waits = futex_waits(*target.runtime, victim.pid(), truth.tid, contends ? 150 : 20);
+      EXPECT_GT(waits.seen, 0);
+      EXPECT_EQ(waits.global, contends ? waits.seen : 0);
+    }
+  }
+}
+
+Frame native_frame(const ProcessModules& modules, uint64_t address) {
+  Frame frame;
+  const Module* module = modules.find(address);
+  if (!module || !module->object) return frame;
+  frame.module = module->object->name();
+  frame.offset = address - module->bias;
+  if (const auto symbol = module->object->find_symbol(frame.offset)) frame.function = symbol->name;
+  return frame;
+}
+
+TEST_P(Live, GarbageCollector) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  for (const auto& python : interpreters) {
+    SCOPED_TRACE(python);
+    const Victim victim(python, {script("py_gc.py")});
+    ASSERT_TRUE(victim.ready());
+    Target target(victim.pid());
+    ASSERT_TRUE(target.runtime);
+    int collecting = 0;
+    constexpr int kSamples = 40;
+    for (int i = 0; i < kSamples; ++i) {
+      uint32_t status = 0;
+      const auto stack = native_stack(victim.pid(), victim.pid(), *target.modules, status);
+      const auto is_gc = [&](uint64_t address) {
+        return target.runtime->is_gc(native_frame(*target.modules, address - 1));
+      };
+      collecting += std::any_of(stack.begin(), stack.end(), is_gc);
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+    EXPECT_GT(collecting, kSamples / 2);
+
+    const Victim other(python, {script("py_nest.py")});
+    Target blocked(other.pid());
+    for (const auto& truth : other.threads()) {
+      uint32_t status = 0;
+      for (const uint64_t address : native_stack(other.pid(), truth.tid, *blocked.modules, status)) {
+        const Frame frame = native_frame(*blocked.modules, address - 1);
+        EXPECT_FALSE(blocked.runtime->is_gc(frame)) << frame.function;
+      }
+    }
+  }
+}
+
+// The thread of `pid` that knows itself as `inner`.
+pid_t outer_tid(pid_t pid, pid_t inner) {
+  std::error_code error;
+  for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(pid) + "/task", error)) {
+    const auto status = read_file(task.path() / "status");
+    if (status && status->find("\t" + std::to_string(inner) + "\nNSpgid") != std::string::npos) {
+      return std::stoi(task.path().filename());
+    }
+  }
+  return 0;
+}
+
+TEST_P(Live, PidNamespace) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  const std::string unshare = "/usr/bin/unshare";
+  if (geteuid() != 0 || !fs::exists(unshare)) GTEST_SKIP() << "needs root and unshare";
+  const Victim victim(unshare, {"--pid", "--fork", "--kill-child", interpreters[0], script("py_nest.py")});
+  ASSERT_TRUE(victim.ready());
+  const std::string parent = std::to_string(victim.pid());
+  const pid_t pid = std::stoi(*read_file("/proc/" + parent + "/task/" + parent + "/children"));
+  Target target(pid);
+  ASSERT_TRUE(target.runtime);
+  for (Truth truth : victim.threads()) {
+    truth.tid = outer_tid(pid, truth.tid);
+    ASSERT_NE(truth.tid, 0);
+    expect_frames(*target.runtime, truth, GetParam());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(CPython, Live, testing::Range(8, 16),
+                         [](const auto& info) { return "3_" + std::to_string(info.param); });
+
+TEST(Detect, RefusesOldVersionsWithAWarning) {
+  bool any = false;
+  for (const std::string version : {"2.7", "3.6", "3.7"}) {
+    for (const auto& python : pythons(version)) {
+      SCOPED_TRACE(python);
+      any = true;
+      const Victim victim(python, {"-c", "import os, time; os.write(1, b'ready\\n'); time.sleep(1000)"});
+      ASSERT_TRUE(victim.ready());
+      const Target target(victim.pid());
+      EXPECT_FALSE(target.runtime);
+      ASSERT_TRUE(target.warning);
+      EXPECT_NE(target.warning->find("CPython " + version), std::string::npos) << *target.warning;
+    }
+  }
+  if (!any) GTEST_SKIP() << "no CPython before 3.8 here";
+}
+
+TEST(Detect, AProcessWithoutPythonHasNoRuntimeAndNoWarning) {
+  const Target target(getpid());
+  ASSERT_TRUE(target.modules);
+  EXPECT_FALSE(target.runtime);
+  EXPECT_FALSE(target.warning);
+}
+
+}  // namespace
+}  // namespace looptrace

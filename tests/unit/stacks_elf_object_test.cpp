@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Symbols against readelf, separate debug files made with objcopy, positions against a program compiled here.
+#include <elf.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <random>
+#include <set>
+
+#include "base/files.h"
+#include "base/free_with.h"
+#include "looptrace.h"
+#include "stacks/elf_object.h"
+#include "stacks/symbolizer.h"
+
+namespace looptrace {
+namespace {
+
+namespace fs = std::filesystem;
+using Milliseconds = std::chrono::duration<double, std::milli>;
+
+std::shared_ptr<ElfObject> open_object(const std::string& path) {
+  auto object = ElfObject::from_fd(UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path);
+  return object ? *object : nullptr;
+}
+
+// What a command prints; nothing if it fails.
+std::optional<std::string> run(const std::string& command) {
+  const std::unique_ptr<FILE, FreeWith<pclose>> pipe(popen((command + " 2>/dev/null").c_str(), "r"));
+  std::string text;
+  char chunk[65536];
+  for (size_t n; pipe && (n = fread(chunk, 1, sizeof chunk, pipe.get())) > 0;) text.append(chunk, n);
+  if (text.empty()) return std::nullopt;
+  return text;
+}
+
+bool succeeds(const std::string& command) { return std::system((command + " >/dev/null 2>&1").c_str()) == 0; }
+
+class Symbols : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+// Every function that readelf lists is found at its start, under one of the names that readelf has for it.
+TEST_P(Symbols, AgreeWithReadelf) {
+  const std::string path = fs::canonical(GetParam().first);
+  const auto listing = run("readelf -W " + std::string(GetParam().second) + " " + path);
+  if (!listing) GTEST_SKIP() << "no readelf, or no " << path;
+  const auto object = open_object(path);
+  ASSERT_TRUE(object);
+
+  const auto start = std::chrono::steady_clock::now();
+  object->find_symbol(1);
+  const Milliseconds built = std::chrono::steady_clock::now() - start;
+
+  std::map<uint64_t, std::set<std::string>> names;
+  for (const std::string_view line : split(*listing, '\n')) {
+    unsigned long address;
+    char type[16], bind[16], section[16], name[8192];  // Num: Value Size Type Bind Vis Ndx Name
+    if (std::sscanf(std::string(line).c_str(), "%*s %lx %*s %15s %15s %*s %15s %8191s", &address, type, bind,
+                    section, name) != 5)
+      continue;
+    if ((std::strcmp(type, "FUNC") != 0 && std::strcmp(type, "IFUNC") != 0) ||
+        std::strcmp(section, "UND") == 0)
+      continue;
+    std::string plain = name;
+    plain = plain.substr(0, plain.find('@'));  // .dynsym's have versions
+    names[address].insert(plain);
+  }
+  ASSERT_GT(names.size(), 100u);
+  size_t wrong = 0;
+  for (const auto& [address, all] : names) {
+    const auto first = object->find_symbol(address);
+    if (first && all.count(std::string(first->name))) continue;
+    if (++wrong <= 3) std::printf("  %#lx: %s\n", address, first ? std::string(first->name).c_str() : "none");
+  }
+  EXPECT_EQ(wrong, 0u);
+
+  std::mt19937_64 random(1);
+  const uint64_t low = names.begin()->first, span = names.rbegin()->first - low;
+  const auto before = std::chrono::steady_clock::now();
+  size_t found = 0;
+  for (int i = 0; i < 100000; ++i) found += object->find_symbol(low + random() % span).has_value();
+  const Milliseconds lookups = std::chrono::steady_clock::now() - before;
+
+  const auto naming = std::chrono::steady_clock::now();
+  size_t by_name = 0, asked = 0;
+  for (const auto& [address, all] : names) {
+    if (++asked > 1000) break;
+    const auto symbol = object->find_by_name(*all.begin());
+    by_name += symbol.has_value();
+  }
+  const Milliseconds named = std::chrono::steady_clock::now() - naming;
+  std::printf(
+      "%s: %zu functions, table in %.2f ms, %.3f us a lookup (%zu%% named), 1000 names in %.1f ms, "
+      "%.1f MB held\n",
+      path.c_str(), names.size(), built.count(), lookups.count() / 100, found / 1000, named.count(),
+      static_cast<double>(object->bytes()) * 1e-6);
+  EXPECT_EQ(by_name, std::min<size_t>(1000, names.size()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, Symbols,
+                         testing::Values(std::pair("/proc/self/exe", "-s"), std::pair("/usr/bin/node", "-s"),
+                                         std::pair("/lib/x86_64-linux-gnu/libstdc++.so.6", "--dyn-syms"),
+                                         std::pair("/usr/bin/python3.11", "--dyn-syms")));
+
+TEST(ElfObject, KnowsWhatAFileIs) {
+  const auto self = open_object("/proc/self/exe");
+  ASSERT_TRUE(self);
+  EXPECT_TRUE(self->is_main_program());
+  EXPECT_EQ(self->name(), "exe");
+  const auto libc = open_object("/lib/x86_64-linux-gnu/libc.so.6");
+  if (!libc) GTEST_SKIP() << "no Debian libc on this machine";
+  EXPECT_FALSE(libc->is_main_program());  // though it has an interpreter
+  EXPECT_EQ(libc->name(), "libc.so.6");
+  EXPECT_EQ(libc->build_id().size(), 40u);
+  if (const auto notes = run("readelf -n /lib/x86_64-linux-gnu/libc.so.6")) {
+    EXPECT_NE(notes->find(libc->build_id()), std::string::npos);
+  }
+  EXPECT_TRUE(libc->find_by_name("poll"));
+  EXPECT_FALSE(libc->find_by_name("no such name"));
+  EXPECT_TRUE(libc->section(".rodata").size() > 1000);
+  EXPECT_TRUE(libc->section(".bss").empty());
+  EXPECT_TRUE(libc->section(".nonesuch").empty());
+}
+
+TEST(ElfObject, ReadsDataByAddress) {
+  const auto self = open_object("/proc/self/exe");
+  ASSERT_TRUE(self);
+  const auto rows = self->rows();
+  ASSERT_FALSE(rows.empty());
+  uint32_t magic = 0;
+  EXPECT_TRUE(self->read(0, &magic, sizeof magic));
+  EXPECT_EQ(std::memcmp(&magic, "\177ELF", 4), 0);
+  EXPECT_FALSE(self->read(~uint64_t{0} - 2, &magic, sizeof magic));
+  EXPECT_FALSE(self->read(uint64_t{1} << 40, &magic, sizeof magic));
+  EXPECT_FALSE(self->bias(0x1000, uint64_t{1} << 40));
+}
+
+TEST(ElfObject, NamesPltStubs) {
+  const auto listing = run("objdump -d -j .plt /proc/" + std::to_string(getpid()) + "/exe");
+  if (!listing) GTEST_SKIP() << "no objdump";
+  const auto self = open_object("/proc/self/exe");
+  ASSERT_TRUE(self);
+  size_t stubs = 0;
+  for (const std::string_view line : split(*listing, '\n')) {  // "0000000000012030 <write@plt>:"
+    const size_t open = line.find(" <"), close = line.find("@plt>:");
+    if (open == std::string_view::npos || close == std::string_view::npos) continue;
+    const std::string wanted(line.substr(open + 2, close - open - 2));
+    const auto found = self->find_symbol(std::stoull(std::string(line.substr(0, open)), nullptr, 16) + 6);
+    ASSERT_TRUE(found) << line;
+    EXPECT_EQ(found->name, wanted + "@plt");
+    ++stubs;
+  }
+  EXPECT_GT(stubs, 10u);
+}
+
+// A small program in a directory of its own, with and without its debug information.
+class Compiled : public testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = fs::temp_directory_path() / ("looptrace-elf-" + std::to_string(getpid()));
+    fs::create_directories(directory_);
+    std::ofstream(file("prog.c")) << "volatile int g;\n"                                                  // 1
+                                     "static inline __attribute__((always_inline)) int inner(int x) {\n"  // 2
+                                     "  g = x;\n"                                                         // 3
+                                     "  return g * 3;\n"                                                  // 4
+                                     "}\n"                                                                // 5
+                                     "static inline __attribute__((always_inline)) int middle(int x) {\n"
+                                     "  int y = inner(x + 1);\n"  // 7
+                                     "  return y + g;\n"          // 8
+                                     "}\n"
+                                     "static __attribute__((noinline)) int outer(int x) {\n"
+                                     "  int z = middle(x);\n"  // 11
+                                     "  g = z;\n"
+                                     "  return z;\n"
+                                     "}\n"
+                                     "int main(int argc, char** argv) { (void)argv; return outer(argc); }\n";
+  }
+  void TearDown() override { fs::remove_all(directory_); }
+  std::string file(const std::string& name) const { return directory_ / name; }
+  bool compile(const std::string& options) const {
+    return succeeds("cd " + directory_.string() + " && cc -O2 -g " + options + " prog.c -o prog");
+  }
+
+  // The store to g in inner(), which was inlined into middle() and that into outer().
+  static void expect_inlined(ElfObject& object) {
+    const auto outer = object.find_by_name("outer");
+    const auto symbol = outer ? outer : find_function(object, "outer");
+    ASSERT_TRUE(symbol);
+    bool seen = false;
+    for (uint64_t at = symbol->start; at < symbol->start + symbol->size; ++at) {
+      const auto p = object.positions(at);
+      if (p.size() != 3) continue;
+      seen = true;
+      EXPECT_EQ(p[0].function, "inner");
+      EXPECT_TRUE(p[0].line == 3 || p[0].line == 4 || p[0].line == 2) << p[0].line;
+      EXPECT_EQ(p[1].function, "middle");
+      EXPECT_EQ(p[1].line, 7);
+      EXPECT_EQ(p[2].function, "");
+      EXPECT_EQ(p[2].line, 11);
+      EXPECT_TRUE(p[0].file.ends_with("/prog.c")) << p[0].file;
+    }
+    EXPECT_TRUE(seen);
+  }
+
+  static std::optional<Symbol> find_function(ElfObject& object, std::string_view name) {
+    for (uint64_t at = 0; at < 0x10000; ++at)
+      if (const auto s = object.find_symbol(at); s && s->name == name) return s;
+    return std::nullopt;
+  }
+
+  fs::path directory_;
+};
+
+TEST_F(Compiled, PositionsOfInlinedFunctions) {
+  for (const char* options : {"", "-gdwarf-4", "-gz", "-g1"}) {
+    if (!compile(options)) GTEST_SKIP() << "no C compiler";
+    const auto object = open_object(file("prog"));
+    ASSERT_TRUE(object);
+    SCOPED_TRACE(options);
+    expect_inlined(*object);
+    EXPECT_GT(object->dwarf_bytes(), 0u);
+    object->drop_dwarf();
+    EXPECT_EQ(object->dwarf_bytes(), 0u);
+    expect_inlined(*object);
+  }
+}
+
+TEST_F(Compiled, SeparateFileByDebugLinkWithoutBuildId) {
+  if (!compile("-Wl,--build-id=none")) GTEST_SKIP() << "no C compiler";
+  const std::string in = "cd " + directory_.string() + " && ";
+  if (!succeeds(in + "objcopy --only-keep-debug prog prog.debug && objcopy --strip-all "
+                     "--add-gnu-debuglink=prog.debug prog"))
+    GTEST_SKIP() << "no objcopy";
+  const auto next_to_it = open_object(file("prog"));
+  ASSERT_TRUE(next_to_it);
+  EXPECT_EQ(next_to_it->build_id(), "");
+  expect_inlined(*next_to_it);
+
+  ASSERT_TRUE(succeeds(in + "mkdir .debug && mv prog.debug .debug/"));
+  const auto in_directory = open_object(file("prog"));
+  EXPECT_TRUE(find_function(*in_directory, "outer"));
+
+  std::ofstream(file(".debug/prog.debug"), std::ios::app) << "x";  // the CRC no longer fits
+  const auto changed = open_object(file("prog"));
+  EXPECT_FALSE(find_function(*changed, "outer"));
+  EXPECT_TRUE(changed->positions(0x1100).empty());
+}
+
+TEST_F(Compiled, SeparateFileIsFoundInTheProcessesRoot) {
+  if (!compile("")) GTEST_SKIP() << "no C compiler";
+  const std::string in = "cd " + directory_.string() + " && ";
+  const std::string root = file("root");
+  if (!succeeds(in + "objcopy --only-keep-debug prog prog.debug && objcopy --strip-all "
+                     "--add-gnu-debuglink=prog.debug prog"
+                     " && mkdir -p root/srv/bin root/elsewhere && mv prog.debug root/elsewhere/"
+                     " && ln -s /elsewhere/prog.debug root/srv/bin/prog.debug"))
+    GTEST_SKIP() << "no objcopy";
+  auto object = ElfObject::from_fd(UniqueFd(::open(file("prog").c_str(), O_RDONLY)), "/srv/bin/prog", root);
+  ASSERT_TRUE(object);
+  expect_inlined(**object);
+}
+
+TEST_F(Compiled, DebugDataIsMergedWithDynamicSymbols) {
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  const std::string in = "cd " + directory_.string() + " && ";
+  if (!succeeds(
+          in +
+          "objcopy -S --keep-symbol=outer prog mini && objcopy --only-keep-debug mini mini && xz -k mini && "
+          "objcopy --strip-all prog && objcopy --add-section .gnu_debugdata=mini.xz prog"))
+    GTEST_SKIP() << "no objcopy or xz";
+  const auto object = open_object(file("prog"));
+  ASSERT_TRUE(object);
+  EXPECT_TRUE(find_function(*object, "outer"));  // static: only in .gnu_debugdata
+  EXPECT_TRUE(find_function(*object, "main"));   // only in .dynsym
+  EXPECT_TRUE(object->positions(0x1100).empty());
+}
+
+TEST_F(Compiled, DynamicSymbolsWithoutSectionHeaders) {
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  auto text = read_file(file("prog"));
+  ASSERT_TRUE(text);
+  std::vector<uint8_t> image(text->begin(), text->end());
+  Elf64_Ehdr header;
+  std::memcpy(&header, image.data(), sizeof header);
+  header.e_shoff = header.e_shnum = header.e_shstrndx = 0;
+  std::memcpy(image.data(), &header, sizeof header);
+  const auto object = ElfObject::from_memory(std::move(image), "prog");
+  ASSERT_TRUE(object);
+  EXPECT_TRUE((*object)->find_by_name("main"));
+  EXPECT_TRUE(find_function(**object, "main"));
+  EXPECT_FALSE((*object)->rows().empty());
+  EXPECT_EQ((*object)->build_id().size(), 40u);
+}
+
+// ---- hostile files
+
+void use_everything(ElfObject& object) {
+  object.build_id();
+  object.is_main_program();
+  object.bias(0x400000, 0x1000);
+  const auto& rows = object.rows();
+  for (size_t i = 1; i < rows.size(); ++i) ASSERT_LT(rows[i - 1].pc, rows[i].pc);
+  for (uint64_t at = 0; at < 0x3000; at += 37) object.find_symbol(at);
+  object.find_by_name("main");
+  object.section(".text");
+  char bytes[64];
+  object.read(0x1000, bytes, sizeof bytes);
+  for (uint64_t at = 0x1000; at < 0x1200; at += 61) object.positions(at);
+  object.bytes();
+}
+
+TEST_F(Compiled, TruncatedFilesDoNoHarm) {
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  const auto text = read_file(file("prog"));
+  ASSERT_TRUE(text);
+  size_t opened = 0, tried = 0;
+  for (size_t size = 0; size < text->size(); size += 1 + size / 97, ++tried) {
+    std::vector<uint8_t> image(text->begin(), text->begin() + static_cast<ptrdiff_t>(size));
+    if (auto object = ElfObject::from_memory(std::move(image), "cut")) {
+      ++opened;
+      use_everything(**object);
+    }
+  }
+  std::printf("%zu lengths, %zu opened\n", tried, opened);
+}
+
+TEST_F(Compiled, FlippedBytesDoNoHarm) {
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  const auto text = read_file(file("prog"));
+  ASSERT_TRUE(text);
+  std::mt19937 random(3);
+  const size_t headers = sizeof(Elf64_Ehdr) + 14 * sizeof(Elf64_Phdr);
+  Elf64_Ehdr header;
+  std::memcpy(&header, text->data(), sizeof header);
+  const auto start = std::chrono::steady_clock::now();
+  size_t tried = 0;
+  for (; tried < 3000 && std::chrono::steady_clock::now() - start < std::chrono::seconds(20); ++tried) {
+    std::vector<uint8_t> image(text->begin(), text->end());
+    for (unsigned k = 0; k <= tried % 6; ++k) {
+      size_t at = random() % image.size();
+      if (tried % 3 == 0) at = random() % headers;
+      if (tried % 3 == 1) at = header.e_shoff + random() % (image.size() - header.e_shoff);
+      image[at] = static_cast<uint8_t>(random() % 4 ? random() : 0xff);
+    }
+    if (auto object = ElfObject::from_memory(std::move(image), "flipped")) use_everything(**object);
+  }
+  std::printf("%zu files\n", tried);
+}
+
+// The owner truncates the file while we hold it: short reads, no SIGBUS.
+TEST_F(Compiled, TruncationUnderOurHandsDoesNoHarm) {
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  const auto object = open_object(file("prog"));
+  ASSERT_TRUE(object);
+  fs::resize_file(file("prog"), 100);
+  use_everything(*object);
+  EXPECT_TRUE(object->rows().empty());
+}
+
+TEST(ElfObject, CostOfPositions) {
+  const auto self = open_object("/proc/self/exe");
+  const auto& rows = self->rows();
+  auto start = std::chrono::steady_clock::now();
+  self->positions(rows[rows.size() / 2].pc);
+  const Milliseconds first = std::chrono::steady_clock::now() - start;
+  std::mt19937 random(1);
+  size_t with_line = 0, inlined = 0;
+  start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 1000; ++i) {
+    const auto p = self->positions(rows[random() % rows.size()].pc);
+    with_line += !p.empty() && p.back().line > 0;
+    inlined += p.size() > 1;
+  }
+  const Milliseconds rest = std::chrono::steady_clock::now() - start;
+  std::printf(
+      "positions of this test: first %.1f ms, then %.0f us each; %zu of 1000 with a line, %zu inlined; "
+      "DWARF %.1f MB\n",
+      first.count(), rest.count(), with_line, inlined, static_cast<double>(self->dwarf_bytes()) * 1e-6);
+  EXPECT_GT(with_line, 100u);
+}
+
+}  // namespace
+}  // namespace looptrace

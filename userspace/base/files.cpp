@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/files.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <climits>
+
+#include "base/fd.h"
+
+namespace looptrace {
+
+Result<std::string> read_file(const std::string& path, size_t limit) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return Error{"open " + path, errno};
+  std::string text;
+  std::array<char, 16384> chunk;
+  while (true) {
+    const ssize_t n = ::read(fd.get(), chunk.data(), chunk.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Error{"read " + path, errno};
+    if (n == 0) return text;
+    if (text.size() + static_cast<size_t>(n) > limit) return Error{"read " + path, EFBIG};
+    text.append(chunk.data(), static_cast<size_t>(n));
+  }
+}
+
+Result<std::string> read_link(const std::string& path) {
+  std::array<char, PATH_MAX> target;
+  const ssize_t n = ::readlink(path.c_str(), target.data(), target.size());
+  if (n < 0) return Error{"read the link " + path, errno};
+  return std::string(target.data(), static_cast<size_t>(n));
+}
+
+std::vector<std::string_view> split(std::string_view text, char sep) {
+  std::vector<std::string_view> parts;
+  size_t from = 0;
+  for (size_t i = 0; i <= text.size(); ++i) {
+    if (i == text.size() || text[i] == sep) {
+      parts.push_back(text.substr(from, i - from));
+      from = i + 1;
+    }
+  }
+  return parts;
+}
+
+std::string_view trim(std::string_view text) {
+  const char* blanks = " \t\r\n";
+  const size_t first = text.find_first_not_of(blanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(blanks) - first + 1);
+}
+
+namespace {
+
+// Length of the valid UTF-8 sequence at `s`, or 0 (Unicode 15, table 3-7: no surrogates, no overlong forms).
+size_t utf8_length(std::string_view s) {
+  const auto at = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
+  const auto tail = [&](size_t i) { return i < s.size() && (at(i) & 0xc0) == 0x80; };
+  const unsigned char c = at(0);
+  if (c < 0x80) return 1;
+  if (c >= 0xc2 && c <= 0xdf) return tail(1) ? 2 : 0;
+  if (c >= 0xe0 && c <= 0xef) {
+    if (!tail(1) || !tail(2)) return 0;
+    if (c == 0xe0 && at(1) < 0xa0) return 0;
+    if (c == 0xed && at(1) > 0x9f) return 0;
+    return 3;
+  }
+  if (c >= 0xf0 && c <= 0xf4) {
+    if (!tail(1) || !tail(2) || !tail(3)) return 0;
+    if (c == 0xf0 && at(1) < 0x90) return 0;
+    if (c == 0xf4 && at(1) > 0x8f) return 0;
+    return 4;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string to_utf8(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size());
+  while (!bytes.empty()) {
+    const size_t n = utf8_length(bytes);
+    if (n) {
+      out.append(bytes.substr(0, n));
+      bytes.remove_prefix(n);
+    } else {
+      out += "\xef\xbf\xbd";
+      bytes.remove_prefix(1);
+    }
+  }
+  return out;
+}
+
+}  // namespace looptrace

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace looptrace {
+
+/// Reads a whole file (procfs included, where st_size is 0). Fails past `limit` bytes.
+Result<std::string> read_file(const std::string& path, size_t limit = 16u << 20);
+
+/// The target of a symbolic link, without the kernel's " (deleted)" removed.
+Result<std::string> read_link(const std::string& path);
+
+/// Parts of `text` between `sep`; empty parts are kept.
+std::vector<std::string_view> split(std::string_view text, char sep);
+
+/// `text` without leading and trailing blanks and newlines.
+std::string_view trim(std::string_view text);
+
+/// Valid UTF-8: every byte that is not part of a valid sequence becomes U+FFFD.
+std::string to_utf8(std::string_view bytes);
+
+}  // namespace looptrace

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+namespace looptrace {
+
+/// The machine that records come from. Absent text is empty.
+struct HostInfo {
+  std::string name;  ///< the host's own name, not resolved
+  std::string id;    ///< 32 hex digits: stands for the machine id, which must not leave the host as it is
+};
+
+HostInfo read_host_info(const std::string& machine_id_path = "/etc/machine-id");
+
+}  // namespace looptrace

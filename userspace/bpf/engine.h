@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "looptrace.h"
+
+namespace looptrace {
+
+enum class HookPolicy {
+  automatic,  ///< fentry if it loads, else a probe while a loop is suspect
+  always,     ///< fentry if it loads, else the polls' tracepoints all the time
+  never,      ///< hookless: apparent iterations are believed
+};
+
+/// Knobs that are fixed once the programs are loaded.
+struct EngineOptions {
+  uint64_t threshold_ns = 50'000'000;
+  HookPolicy hook = HookPolicy::automatic;
+  bool every_process = false;     ///< no target was named
+  bool follow_forks = false;      ///< children of targets are targets
+  bool report_processes = false;  ///< exec and fork of any process reach the callback
+  bool report_renames = false;
+  bool report_cgroups =
+      false;  ///< a process that moves to another cgroup is reported as if it had called exec
+  bool stacks = true;
+  bool try_fentry = true;  ///< features.h has found it to work: loading in vain costs 60 ms
+  uint32_t max_loops = 1024;
+  uint32_t ring_bytes = 8u << 20;  ///< a power of two, at least a page
+  uint32_t sample_hz = 0;  ///< 0: the timer tick, or cpu-clock where the threshold is too short for it
+};
+
+/// Owns the loaded BPF object from load to detach: knobs, memory shared with the kernel, poll hooks,
+/// tables, ring. Wraps lifetimes and layouts, takes no decisions. The kernel detaches everything when
+/// the process ends, however it ends.
+///
+/// Threads: consume() belongs to one thread; probes and wakers to one (perhaps other) thread; tables and
+/// targets to one (perhaps third). Slots are written by the kernel at any time: copy, then check
+/// `generation` and `switches`.
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> load(const EngineOptions& options);
+  ~Engine();
+
+  /// Attaches the scheduler, process and sampling programs, and the hooks that stay for good.
+  Result<void> attach();
+
+  /// Finds the threads of targets that sleep in a poll now. Call once, when the targets are known.
+  Result<void> find_sleepers();
+
+  /// True if the poll hooks are fentry programs: exact and free.
+  bool uses_fentry() const;
+  /// True if every poll is seen all the time: no probes are needed.
+  bool hooks_permanent() const;
+
+  /// Attaches the probe that sees every poll of the host; 0.2 ms. Each loop's first poll in a probe is
+  /// reported with a wake-up. No-op if attached, or if the hooks are permanent.
+  Result<void> start_probe();
+  void stop_probe();
+  bool probing() const;
+  /// Attaches or detaches the wake-up program (who ended a wait).
+  Result<void> watch_wakers(bool on);
+
+  /// The time since which every poll is seen, 0 = they are not.
+  uint64_t hook_since() const;
+  /// Total time during which every poll was seen, up to `now` (CLOCK_MONOTONIC ns).
+  uint64_t hooked_ns(uint64_t now) const;
+
+  /// Hands each pending ring record to `on_record`. Returns how many.
+  using OnRecord = std::function<void(std::span<const std::byte>)>;
+  int consume(const OnRecord& on_record);
+  int ring_fd() const;  ///< readable when a record asked for a wake-up
+
+  uint32_t slot_count() const;
+  lt_slot& slot(uint32_t index);
+  const lt_stats& stats(uint32_t index) const;
+  std::span<const uint64_t> pulses() const;  ///< start of each loop's open iteration, 0 = none
+  /// Clears a slot whose loop is gone and lets the kernel use it again.
+  void free_slot(uint32_t index);
+
+  Result<void> add_target(uint32_t tgid);
+  void remove_target(uint32_t tgid);
+  bool is_target(uint32_t tgid) const;
+
+  /// Makes a file's rows available to captures. Returns its index for lt_module.file.
+  Result<uint32_t> add_rows(const std::vector<lt_row>& rows);
+  void remove_rows(uint32_t file);
+  /// Gives captures of a process its modules and interpreter. Replaces what was given before.
+  Result<void> set_process(uint32_t tgid, const std::vector<lt_module>& modules, const lt_py_config& python);
+  void clear_process(uint32_t tgid);
+
+  /// Events lost in the kernel since load, by enum lt_drop.
+  std::array<uint64_t, LT_NR_DROPS> drops() const;
+  /// Sum of the programs' run time, if kernel.bpf_stats_enabled is on; else 0.
+  uint64_t run_time_ns() const;
+
+ private:
+  struct Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The reason behind each drop counter, as it appears in records.
+const char* drop_name(lt_drop reason);
+
+}  // namespace looptrace

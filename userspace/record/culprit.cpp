@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "record/culprit.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace looptrace {
+namespace {
+
+// A stripped program still has a culprit: its module and offset.
+bool can_be_looked_up(const Frame& frame) { return !frame.function.empty() || !frame.module.empty(); }
+
+// The C start-up code is linked into the program, yet nobody wrote it.
+bool is_startup(const Frame& frame) { return frame.function == "_start"; }
+
+bool is_own_code(const Frame& frame) {
+  return frame.kind != FrameKind::kernel && frame.origin == FrameOrigin::application &&
+         can_be_looked_up(frame) && !is_startup(frame);
+}
+
+// A name tells more than the offset of a static function that is called by it; C's main() tells nothing, a
+// stub to call into another object little.
+bool is_named_own_code(const Frame& frame) {
+  const bool is_c_main = frame.kind == FrameKind::native && frame.function == "main";
+  return is_own_code(frame) && !frame.function.empty() && !is_c_main && !frame.function.ends_with("@plt");
+}
+
+bool is_named(const Frame& frame) { return frame.kind != FrameKind::kernel && !frame.function.empty(); }
+
+// Everybody waits in read() and allocates in malloc(): who called it says more.
+bool is_c_library(const Frame& frame) {
+  return frame.module.starts_with("libc.") || frame.module.starts_with("libc-") ||
+         frame.module.starts_with("libpthread") || frame.module.starts_with("ld-") ||
+         frame.module.starts_with("[vdso");
+}
+
+bool is_named_outside_c_library(const Frame& frame) { return is_named(frame) && !is_c_library(frame); }
+
+std::optional<size_t> find_frame(const Stack& stack) {
+  for (const auto& wanted : {is_named_own_code, is_own_code, is_named_outside_c_library, is_named}) {
+    const auto found = std::find_if(stack.frames.begin(), stack.frames.end(), wanted);
+    if (found != stack.frames.end()) return static_cast<size_t>(found - stack.frames.begin());
+  }
+  return std::nullopt;
+}
+
+// True for a stack on which only waits of other causes were seen.
+std::vector<bool> stacks_of_other_waits(const Stall& stall) {
+  std::vector<bool> other(stall.stacks.size(), false);
+  for (const bool same_cause : {false, true}) {
+    for (const Wait& wait : stall.waits) {
+      if ((wait.cause == stall.cause) == same_cause && wait.stack && *wait.stack < other.size()) {
+        other[*wait.stack] = !same_cause;
+      }
+    }
+  }
+  return other;
+}
+
+}  // namespace
+
+StackState part_of(Cause cause) {
+  switch (cause) {
+    case Cause::cpu:
+    case Cause::gc:
+      return StackState::on_cpu;
+    case Cause::runqueue:
+    case Cause::throttled:
+      return StackState::runqueue;
+    default:
+      return StackState::blocked;
+  }
+}
+
+std::optional<CulpritPlace> choose_culprit(const Stall& stall) {
+  std::vector<size_t> order;
+  for (size_t i = 0; i < stall.stacks.size(); ++i) {
+    if (stall.stacks[i].state == part_of(stall.cause)) order.push_back(i);
+  }
+  const std::vector<bool> other = stacks_of_other_waits(stall);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    if (other[a] != other[b]) return static_cast<bool>(other[b]);
+    return stall.stacks[a].weight_ns > stall.stacks[b].weight_ns;
+  });
+  for (const size_t i : order) {
+    if (const auto frame = find_frame(stall.stacks[i])) return CulpritPlace{i, *frame};
+  }
+  return std::nullopt;
+}
+
+}  // namespace looptrace

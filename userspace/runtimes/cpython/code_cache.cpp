@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtimes/cpython/code_cache.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "runtimes/cpython/py_string.h"
+
+namespace looptrace::cpython {
+namespace {
+
+constexpr size_t kMaxEntries = 16384;
+constexpr size_t kMaxBytes = 8u << 20;
+constexpr size_t kMaxLineTable = 256u << 10;
+constexpr size_t kMaxSources = 8192;
+
+// List and hash nodes with their allocator's overhead.
+size_t weight(const Code& code) { return 224 + code.function.capacity() + code.lines.capacity(); }
+
+template <typename T>
+T load(const uint8_t* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+}  // namespace
+
+CodeCache::CodeCache(const RemoteMemory& memory, const Offsets& offsets, uint64_t code_type)
+    : memory_(memory), offsets_(offsets), code_type_(code_type) {}
+
+const Code* CodeCache::find(uint64_t address, uint32_t first_line) {
+  const Key key{address, first_line};
+  if (const auto it = index_.find(key); it != index_.end()) {
+    order_.splice(order_.begin(), order_, it->second);
+    return &it->second->code;
+  }
+  auto code = read(address, first_line);
+  if (!code) return nullptr;  // not kept: the address may hold a code object later
+  bytes_ += weight(*code);
+  order_.push_front({key, std::move(*code)});
+  index_.emplace(key, order_.begin());
+  evict();
+  return &order_.front().code;
+}
+
+std::unique_ptr<Code> CodeCache::read(uint64_t address, uint32_t first_line) {
+  std::array<uint8_t, 512> object;
+  const auto size = static_cast<size_t>(offsets_.code.size);
+  if (address % 8 != 0 || size > object.size() || !memory_.read(address, object.data(), size)) return nullptr;
+  if (code_type_ && load<uint64_t>(object.data() + offsets_.ob_type) != code_type_) return nullptr;
+  const auto found_line = load<int32_t>(object.data() + offsets_.code.firstlineno);
+  if (first_line && static_cast<uint32_t>(found_line) != first_line) return nullptr;
+
+  const auto name = read_string(memory_, offsets_, load<uint64_t>(object.data() + offsets_.code.name));
+  const auto file = read_string(memory_, offsets_, load<uint64_t>(object.data() + offsets_.code.filename));
+  if (!name && !file) return nullptr;
+
+  auto code = std::make_unique<Code>();
+  code->function = name.value_or("?");
+  code->source = source(file.value_or("?"));
+  code->first_line = found_line;
+  code->lines = read_bytes(load<uint64_t>(object.data() + offsets_.code.lines));
+  return code;
+}
+
+std::vector<uint8_t> CodeCache::read_bytes(uint64_t address) const {
+  std::array<uint8_t, 1024> start;  // holds most line tables whole
+  const auto data = static_cast<size_t>(offsets_.bytes.data);
+  const size_t have = memory_.read_some(address, start.data(), start.size());
+  if (address % 8 != 0 || have < data) return {};
+  const auto size = load<uint64_t>(start.data() + offsets_.bytes.size);
+  if (size > kMaxLineTable) return {};
+  if (data + size <= have) return {start.data() + data, start.data() + data + size};
+  std::vector<uint8_t> bytes(size);
+  if (!memory_.read(address + data, bytes.data(), size)) return {};
+  return bytes;
+}
+
+std::shared_ptr<const SourceFile> CodeCache::source(const std::string& filename) {
+  auto& known = sources_[filename];
+  auto source = known.lock();
+  if (!source) {
+    source = std::make_shared<const SourceFile>(classify_source(filename));
+    known = source;
+  }
+  if (sources_.size() > kMaxSources) {
+    std::erase_if(sources_, [](const auto& entry) { return entry.second.expired(); });
+    if (sources_.size() > kMaxSources) sources_.clear();
+  }
+  return source;
+}
+
+void CodeCache::evict() {
+  // The newest entry stays, however large: the caller is about to use it.
+  while (order_.size() > kMaxEntries || (bytes_ > kMaxBytes && order_.size() > 1)) {
+    bytes_ -= weight(order_.back().code);
+    index_.erase(order_.back().key);
+    order_.pop_back();
+  }
+}
+
+}  // namespace looptrace::cpython

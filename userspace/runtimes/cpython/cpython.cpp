@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtimes/cpython/cpython.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "runtimes/cpython/code_cache.h"
+#include "runtimes/cpython/installation.h"
+#include "runtimes/cpython/line_table.h"
+#include "runtimes/cpython/thread_states.h"
+#include "runtimes/remote_memory.h"
+
+namespace looptrace {
+namespace cpython {
+namespace {
+
+constexpr uint32_t kOwnedByInterpreter = 3;  // 3.12+: a shim; what is above it owns no code either
+
+// Names of the collector's functions from 3.8 to 3.15, without the compiler's suffixes.
+constexpr std::array<std::string_view, 20> kCollectorFunctions = {"PyGC_Collect",
+                                                                  "_PyGC_Collect",
+                                                                  "_PyGC_CollectNoFail",
+                                                                  "_Py_RunGC",
+                                                                  "gc_collect_main",
+                                                                  "gc_collect_full",
+                                                                  "gc_collect_young",
+                                                                  "gc_collect_increment",
+                                                                  "gc_collect_region",
+                                                                  "gc_collect_internal",
+                                                                  "gc_collect_impl",
+                                                                  "gc_collect_generations",
+                                                                  "gc_collect",
+                                                                  "gc_collect_with_callback",
+                                                                  "collect",
+                                                                  "collect_generations",
+                                                                  "collect_with_callback",
+                                                                  "deduce_unreachable",
+                                                                  "subtract_refs",
+                                                                  "move_unreachable"};
+
+class CPython final : public Runtime {
+ public:
+  CPython(pid_t pid, Installation installation)
+      : memory_(pid), python_(std::move(installation)), codes_(memory_, python_.offsets, python_.code_type) {}
+
+  std::string name() const override {
+    return "cpython " + python_.version.text() + (python_.offsets.free_threaded ? "t" : "");
+  }
+
+  void configure(lt_process& process) const override;
+  uint64_t thread_state(pid_t tid) override;
+  bool is_eval(uint64_t address) const override;
+  bool is_global_lock(uint64_t futex_address) const override;
+  Frame resolve(const lt_py_frame& frame) override;
+  bool is_entry(const lt_py_frame& frame) const override;
+  bool is_shim(const lt_py_frame& frame) const override;
+  bool is_gc(const Frame& native) const override;
+  std::vector<lt_py_frame> walk(uint64_t thread_state) override;
+
+ private:
+  // What one frame holds, as BPF reads it, and the next.
+  struct Link {
+    lt_py_frame frame;
+    uint64_t previous;
+  };
+  std::optional<Link> read_frame(uint64_t address) const;
+  std::optional<uint32_t> first_line(uint64_t code) const;
+  int line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const;
+
+  const RemoteMemory memory_;
+  const Installation python_;
+  mutable CodeCache codes_;  // is_shim() looks at code objects too
+};
+
+void CPython::configure(lt_process& process) const {
+  const Offsets& o = python_.offsets;
+  process.py = {.minor = o.minor,
+                .cframe = o.thread.cframe,
+                .frame = o.thread.frame,
+                .f_code = o.frame.code,
+                .f_previous = o.frame.previous,
+                .f_instr = o.frame.instr,
+                .f_owner = o.frame.owner,
+                .co_firstlineno = o.code.firstlineno,
+                .code_type = python_.code_type,
+                .code_mask = o.code_mask()};
+}
+
+uint64_t CPython::thread_state(pid_t tid) {
+  return find_thread_state(memory_, python_.offsets, python_.runtime, tid);
+}
+
+bool CPython::is_eval(uint64_t address) const {
+  return std::any_of(python_.eval.begin(), python_.eval.end(),
+                     [&](const AddressRange& range) { return range.holds(address); });
+}
+
+bool CPython::is_global_lock(uint64_t futex_address) const {
+  const Offsets& o = python_.offsets;
+  const auto in_gil = [&](uint64_t gil) {
+    return gil && futex_address >= gil && futex_address < gil + static_cast<uint64_t>(o.gil_size);
+  };
+  if (o.runtime.gil >= 0) return in_gil(python_.runtime + o.runtime.gil);
+  for (const uint64_t interpreter : interpreters(memory_, o, python_.runtime)) {
+    if (in_gil(memory_.pointer(interpreter + o.interpreter.gil))) return true;
+  }
+  return false;
+}
+
+int CPython::line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const {
+  const Offsets& o = python_.offsets;
+  std::optional<int> line;
+  if (o.minor >= 11) {
+    const uint64_t bytecode = address + static_cast<uint64_t>(o.code.bytecode);
+    line = line_by_locations(code.lines, code.first_line, static_cast<int64_t>(frame.instr - bytecode));
+  } else {
+    const auto last = static_cast<int32_t>(frame.instr);  // an int: BPF read what follows it too
+    line = o.minor == 10 ? line_by_ranges(code.lines, code.first_line, int64_t{2} * last)
+                         : line_by_lnotab(code.lines, code.first_line, last);
+  }
+  return std::max(line.value_or(0), 0);
+}
+
+Frame CPython::resolve(const lt_py_frame& frame) {
+  Frame out;
+  out.kind = FrameKind::python;
+  const uint64_t address = frame.code & python_.offsets.code_mask();
+  const Code* code = codes_.find(address, frame.firstlineno);
+  if (!code) {
+    out.function = "?";
+    return out;
+  }
+  out.function = code->function;
+  out.file = code->source->file;
+  out.module = code->source->module;
+  out.origin = code->source->origin;
+  out.line = line_of(*code, address, frame);
+  return out;
+}
+
+bool CPython::is_entry(const lt_py_frame& frame) const {
+  if (python_.offsets.minor <= 10) return true;
+  if (python_.offsets.minor == 11) return frame.owner != 0;
+  return frame.owner == kOwnedByInterpreter;
+}
+
+bool CPython::is_shim(const lt_py_frame& frame) const {
+  if (python_.offsets.minor < 12) return false;
+  if (frame.owner >= kOwnedByInterpreter) return true;
+  // 3.13+ runs a few instructions of its own around an inlined __init__, in a frame like any other.
+  if (python_.offsets.minor < 13 || frame.firstlineno != 0) return false;
+  const uint64_t address = frame.code & python_.offsets.code_mask();
+  if (python_.init_cleanup) return address == python_.init_cleanup;
+  const Code* code = codes_.find(address, 0);
+  return code && code->function == "__init__" && code->source->file == "__init__";
+}
+
+bool CPython::is_gc(const Frame& native) const {
+  if (native.module != python_.module) return false;
+  if (std::any_of(python_.collector.begin(), python_.collector.end(),
+                  [&](const AddressRange& range) { return range.holds(native.offset); })) {
+    return true;
+  }
+  const std::string_view function = std::string_view(native.function).substr(0, native.function.find('.'));
+  return std::find(kCollectorFunctions.begin(), kCollectorFunctions.end(), function) !=
+         kCollectorFunctions.end();
+}
+
+std::optional<uint32_t> CPython::first_line(uint64_t code) const {
+  const Offsets& o = python_.offsets;
+  std::array<uint8_t, 128> head;  // from the object's start to its first line
+  const auto size = static_cast<size_t>(std::max(o.ob_type + 8, o.code.firstlineno + 4));
+  if (size > head.size() || !memory_.read(code, head.data(), size)) return std::nullopt;
+  uint64_t type = 0;
+  uint32_t line = 0;
+  std::memcpy(&type, head.data() + o.ob_type, sizeof type);
+  std::memcpy(&line, head.data() + o.code.firstlineno, sizeof line);
+  if (python_.code_type && type != python_.code_type) return std::nullopt;
+  return line;
+}
+
+std::optional<CPython::Link> CPython::read_frame(uint64_t address) const {
+  const Offsets& o = python_.offsets;
+  std::array<uint8_t, 256> bytes;
+  const auto size = static_cast<size_t>(o.frame.size);
+  if (address % 8 != 0 || size > bytes.size() || !memory_.read(address, bytes.data(), size)) {
+    return std::nullopt;
+  }
+  Link link{};
+  std::memcpy(&link.frame.code, bytes.data() + o.frame.code, 8);
+  std::memcpy(&link.frame.instr, bytes.data() + o.frame.instr, 8);
+  std::memcpy(&link.previous, bytes.data() + o.frame.previous, 8);
+  link.frame.code &= o.code_mask();
+  if (o.frame.owner >= 0) link.frame.owner = bytes[static_cast<size_t>(o.frame.owner)];
+  if (o.minor >= 12 && link.frame.owner >= kOwnedByInterpreter) return link;
+  const auto line = first_line(link.frame.code);
+  if (!line) return std::nullopt;
+  link.frame.firstlineno = *line;
+  return link;
+}
+
+std::vector<lt_py_frame> CPython::walk(uint64_t thread_state) {
+  const Offsets& o = python_.offsets;
+  std::vector<lt_py_frame> frames;
+  uint64_t cframe = 0;
+  uint64_t address = thread_state ? current_frame(memory_, o, thread_state, &cframe) : 0;
+  auto link = address ? read_frame(address) : std::nullopt;
+  if (!link && cframe) {
+    // 3.11 and 3.12 link a new _PyCFrame before they fill it: then the one below is the innermost.
+    cframe = memory_.pointer(cframe + static_cast<uint64_t>(o.cframe_previous));
+    address = cframe ? memory_.pointer(cframe + static_cast<uint64_t>(o.thread.frame)) : 0;
+    link = address ? read_frame(address) : std::nullopt;
+  }
+  while (link && frames.size() < LT_MAX_PY) {
+    // 3.15 keeps one more shim below the outermost eval frame's: it stands for no native frame.
+    const bool is_base = o.minor >= 15 && link->previous == 0 && link->frame.owner >= kOwnedByInterpreter;
+    if (!is_base) frames.push_back(link->frame);
+    link = link->previous ? read_frame(link->previous) : std::nullopt;
+  }
+  return frames;
+}
+
+}  // namespace
+}  // namespace cpython
+
+std::unique_ptr<Runtime> detect_cpython(pid_t pid, const ProcessModules& modules,
+                                        std::optional<std::string>& warning) {
+  auto found = cpython::find_installation(pid, modules);
+  if (!found) {
+    warning = found.error().what;
+    return nullptr;
+  }
+  if (!found->has_value()) return nullptr;
+  return std::make_unique<cpython::CPython>(pid, std::move(**found));
+}
+
+}  // namespace looptrace

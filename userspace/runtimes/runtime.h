@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "looptrace.h"
+#include "record/frame.h"
+#include "stacks/module.h"
+
+namespace looptrace {
+
+/// One language runtime inside one process: how BPF walks its frames, and what the frames are called.
+/// Adding a runtime = one folder with an implementation, its walk in bpf/, a line in detect_runtime().
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+
+  /// "cpython 3.11.2"
+  virtual std::string name() const = 0;
+
+  /// Fills the part of `process` that BPF needs for this runtime.
+  virtual void configure(lt_process& process) const = 0;
+
+  /// The thread's interpreter state (PyThreadState*), 0 if it has none (yet). It can change when the thread
+  /// enters another interpreter: ask again now and then.
+  virtual uint64_t thread_state(pid_t tid) = 0;
+
+  /// A native frame whose function is the interpreter's eval loop: interpreter frames stand in its place.
+  /// For a return address pass address - 1, as for symbols.
+  virtual bool is_eval(uint64_t address) const = 0;
+
+  /// The runtime's global lock (GIL) holds this futex word.
+  virtual bool is_global_lock(uint64_t futex_address) const = 0;
+
+  /// Names one captured frame. Cached by (code, firstlineno).
+  virtual Frame resolve(const lt_py_frame& frame) = 0;
+
+  /// This captured frame is the last (outermost) that belongs to the same native eval frame.
+  virtual bool is_entry(const lt_py_frame& frame) const = 0;
+
+  /// This captured frame has no code of its own (3.12+ shims): dropped, but see is_entry.
+  virtual bool is_shim(const lt_py_frame& frame) const = 0;
+
+  /// The native function is the runtime's garbage collector. Needs module and offset too: stripped
+  /// interpreters have no name for it.
+  virtual bool is_gc(const Frame& native) const = 0;
+
+  /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
+  virtual std::vector<lt_py_frame> walk(uint64_t thread_state) = 0;
+};
+
+/// What a process runs, or null where no runtime is recognised. `warning` is set where a runtime was
+/// recognised but its version is not known to us (its frames stay native).
+std::unique_ptr<Runtime> detect_runtime(pid_t pid, const ProcessModules& modules,
+                                        std::optional<std::string>& warning);
+
+}  // namespace looptrace

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stacks/elf_object.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "stacks/dwarf_lines.h"
+#include "stacks/eh_frame.h"
+#include "stacks/elf_file.h"
+#include "stacks/separate_debug.h"
+#include "stacks/symbol_table.h"
+
+namespace looptrace {
+namespace {
+
+constexpr uint64_t kPageMask = ~uint64_t{4095};
+
+// libc.so.6 has an interpreter too, so that it can be run: a soname tells libraries from programs.
+bool looks_like_program(const ElfFile& file) {
+  if (file.header().e_type == ET_EXEC) return true;
+  if (file.header().e_type != ET_DYN) return false;
+  bool soname = false;
+  for (const Elf64_Dyn& entry : file.read_dynamic()) {
+    if (entry.d_tag == DT_FLAGS_1 && (entry.d_un.d_val & DF_1_PIE)) return true;
+    if (entry.d_tag == DT_SONAME) soname = true;
+  }
+  const auto& segments = file.segments();
+  return !soname &&
+         std::any_of(segments.begin(), segments.end(), [](auto& s) { return s.p_type == PT_INTERP; });
+}
+
+}  // namespace
+
+struct ElfObject::Impl {
+  std::unique_ptr<ElfFile> file;
+  std::string path, name, build_id, root;
+  bool program = false;
+
+  std::optional<std::vector<lt_row>> rows;
+  std::optional<SymbolTable> symbols;
+  std::optional<NameIndex> dynamic_names, static_names;
+  std::set<std::string, std::less<>> found_names;  // what find_by_name() gave out
+  bool names_indexed = false, static_names_indexed = false;
+  mutable std::map<std::string, std::string, std::less<>> sections;
+
+  bool debug_looked_for = false;
+  std::unique_ptr<ElfFile> debug;
+  bool no_dwarf = false;
+  std::unique_ptr<DwarfLines> dwarf;
+
+  ElfFile* separate_debug() {
+    if (!debug_looked_for) {
+      debug_looked_for = true;
+      debug = find_separate_debug(*file, build_id, path, root);
+    }
+    return debug.get();
+  }
+
+  const SymbolTable& function_table();
+};
+
+const SymbolTable& ElfObject::Impl::function_table() {
+  if (symbols) return *symbols;
+  SymbolTable::Builder builder;
+  auto dynamic = load_symbols(*file, SHT_DYNSYM);
+  if (dynamic) builder.add_plt(*file, *dynamic);
+  const auto add = [&](const ElfFile& from, uint32_t type) {
+    auto raw = load_symbols(from, type);
+    return raw && builder.add(from, std::move(*raw));
+  };
+  if (!add(*file, SHT_SYMTAB) && !(separate_debug() && add(*debug, SHT_SYMTAB))) {
+    if (const auto unpacked = unpack_debugdata(*file)) add(*unpacked, SHT_SYMTAB);
+    if (dynamic) builder.add(*file, std::move(*dynamic));
+  }
+  return symbols.emplace(builder.build());
+}
+
+ElfObject::ElfObject(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
+  const std::string& path = impl_->path;
+  impl_->name = path.substr(path.rfind('/') + 1);
+  impl_->build_id = impl_->file->read_build_id();
+  impl_->program = looks_like_program(*impl_->file);
+}
+
+ElfObject::~ElfObject() = default;
+
+Result<std::shared_ptr<ElfObject>> ElfObject::from_fd(UniqueFd fd, std::string name, std::string root) {
+  auto file = ElfFile::from_fd(std::move(fd), name);
+  if (!file) return file.error();
+  auto impl = std::make_unique<Impl>();
+  impl->file = std::move(*file);
+  impl->path = std::move(name);
+  impl->root = std::move(root);
+  return std::shared_ptr<ElfObject>(new ElfObject(std::move(impl)));
+}
+
+Result<std::shared_ptr<ElfObject>> ElfObject::from_memory(std::vector<uint8_t> image, std::string name) {
+  auto file = ElfFile::from_memory(std::move(image), name);
+  if (!file) return file.error();
+  auto impl = std::make_unique<Impl>();
+  impl->file = std::move(*file);
+  impl->path = std::move(name);
+  return std::shared_ptr<ElfObject>(new ElfObject(std::move(impl)));
+}
+
+const std::string& ElfObject::name() const { return impl_->name; }
+const std::string& ElfObject::path() const { return impl_->path; }
+const std::string& ElfObject::build_id() const { return impl_->build_id; }
+bool ElfObject::is_main_program() const { return impl_->program; }
+
+std::optional<uint64_t> ElfObject::bias(uint64_t start, uint64_t offset) const {
+  // Neighbouring segments may share a page of the file: the executable one is meant.
+  for (const bool executable : {true, false}) {
+    for (const Elf64_Phdr& segment : impl_->file->segments()) {
+      if (segment.p_type != PT_LOAD || executable != ((segment.p_flags & PF_X) != 0)) continue;
+      const uint64_t first = segment.p_offset & kPageMask;
+      const uint64_t size = segment.p_filesz + (segment.p_offset - first);
+      if (offset < first || offset - first >= size) continue;
+      return start - (segment.p_vaddr + (offset - segment.p_offset));
+    }
+  }
+  return std::nullopt;
+}
+
+const std::vector<lt_row>& ElfObject::rows() {
+  if (!impl_->rows) impl_->rows = load_rows(*impl_->file);
+  return *impl_->rows;
+}
+
+std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
+  return impl_->function_table().find(address);
+}
+
+std::optional<Symbol> ElfObject::find_by_name(std::string_view name) {
+  Impl& impl = *impl_;
+  if (!impl.names_indexed) {
+    impl.names_indexed = true;
+    if (auto raw = load_symbols(*impl.file, SHT_DYNSYM)) impl.dynamic_names.emplace(*impl.file, *raw);
+  }
+  const auto keep = [&](Symbol found) {  // the view must outlive the caller's string
+    found.name = *impl.found_names.emplace(found.name).first;
+    return found;
+  };
+  if (impl.dynamic_names)
+    if (const auto found = impl.dynamic_names->find(name)) return keep(*found);
+  if (!impl.static_names_indexed) {
+    impl.static_names_indexed = true;
+    if (auto raw = load_symbols(*impl.file, SHT_SYMTAB)) impl.static_names.emplace(*impl.file, *raw);
+  }
+  if (impl.static_names)
+    if (const auto found = impl.static_names->find(name)) return keep(*found);
+  return std::nullopt;
+}
+
+bool ElfObject::read(uint64_t address, void* into, size_t size) const {
+  return impl_->file->read(address, into, size);
+}
+
+std::string_view ElfObject::section(std::string_view name) const {
+  auto& loaded = impl_->sections;
+  if (const auto it = loaded.find(name); it != loaded.end()) return it->second;
+  const ElfFile::Section* section = impl_->file->find_section(name);
+  if (!section) return {};
+  return loaded.emplace(name, impl_->file->load(*section)).first->second;
+}
+
+std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
+  Impl& impl = *impl_;
+  if (impl.no_dwarf) return {};
+  if (!impl.dwarf) {
+    const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
+    if (from) impl.dwarf = DwarfLines::open(*from);
+    impl.no_dwarf = !impl.dwarf;
+    if (impl.no_dwarf) return {};
+  }
+  return impl.dwarf->positions(address);
+}
+
+void ElfObject::drop_dwarf() { impl_->dwarf.reset(); }
+
+size_t ElfObject::dwarf_bytes() const { return impl_->dwarf ? impl_->dwarf->bytes() : 0; }
+
+size_t ElfObject::bytes() const {
+  const Impl& impl = *impl_;
+  size_t sum = sizeof *this + sizeof impl + impl.path.capacity() + impl.file->bytes() + dwarf_bytes();
+  if (impl.debug) sum += impl.debug->bytes();
+  if (impl.rows) sum += impl.rows->capacity() * sizeof(lt_row);
+  if (impl.symbols) sum += impl.symbols->bytes();
+  if (impl.dynamic_names) sum += impl.dynamic_names->bytes();
+  if (impl.static_names) sum += impl.static_names->bytes();
+  for (const std::string& name : impl.found_names) sum += name.capacity() + 64;
+  for (const auto& [name, bytes] : impl.sections) sum += name.capacity() + bytes.capacity() + 96;
+  return sum;
+}
+
+}  // namespace looptrace

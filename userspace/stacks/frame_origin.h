@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string_view>
+
+#include "record/frame.h"
+
+namespace looptrace {
+
+/// Whose code a mapped file is, from its path. `program`: it is an executable, not a shared object.
+/// Interpreters, the C and C++ runtimes and the vDSO are runtime; shared objects of the system or of a
+/// package manager are library; everything else is the application's.
+FrameOrigin module_origin(std::string_view path, bool program);
+
+/// Whose code a source file is where its module's origin is `of_module`: code of the C++ or Rust library
+/// and of packages that was compiled or inlined into an application is not the application's own.
+FrameOrigin source_origin(std::string_view file, FrameOrigin of_module);
+
+}  // namespace looptrace

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stacks/user_unwinder.h"
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "stacks/eh_frame.h"
+#include "stacks/elf_object.h"
+#include "unwind_rows.h"
+
+namespace looptrace {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr size_t kPages = 8;  // a stack is read upwards: few are live at a time
+
+lt_row row_at(const ProcessModules& modules, uint64_t pc) {
+  const Module* module = modules.find(pc);
+  if (!module || !module->object) return {0, LT_ROW_GAP, 0, 0};
+  return find_row(module->object->rows(), pc - module->bias);
+}
+
+// `exact`: the frame was interrupted, not left by a call. Behind a `syscall` instruction its pc can be past
+// the end of the function's FDE, so a gap there is looked up like a return address.
+lt_row row_for_frame(const ProcessModules& modules, uint64_t pc, bool exact) {
+  if (exact) {
+    const lt_row row = row_at(modules, pc);
+    if (row.kind != LT_ROW_GAP) return row;
+  }
+  return row_at(modules, pc - 1);
+}
+
+// The registers of the caller of the frame in `frame`, or the status that ends the walk.
+std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_word, lt_frame& frame,
+                                      bool& exact) {
+  const auto read = [&](uint64_t address, __u64& value) {  // a type of its own, as wide as uint64_t
+    uint64_t word = 0;
+    const bool done = read_word(address, word);
+    value = word;
+    return done;
+  };
+  lt_step step;
+  lt_unwind_step(row, &frame, &step);
+  exact = false;
+  lt_frame caller = frame;
+  if (step.status == LT_STEP_SIGNAL) {
+    if (!read(step.cfa_at + 8 * LT_GREG_RIP, caller.pc) || !read(step.cfa_at + 8 * LT_GREG_RSP, caller.sp) ||
+        !read(step.cfa_at + 8 * LT_GREG_RBP, caller.bp))
+      return LT_UNWIND_READ_FAULT;
+    exact = true;
+    // The interrupted stack may be any other one (sigaltstack), so its address proves nothing.
+    if (caller.pc == 0) return LT_UNWIND_BAD_FRAME;
+    frame = caller;
+    return std::nullopt;
+  }
+  if (step.status == LT_STEP_DEREF) {
+    __u64 base;
+    if (!read(step.cfa_at, base)) return LT_UNWIND_READ_FAULT;
+    step.cfa = base + step.cfa_add;
+    if (row.bp) step.bp_at += step.cfa;
+  } else if (step.status != LT_STEP_CFA) {
+    return static_cast<lt_unwind_status>(step.status);
+  }
+  if (step.cfa <= frame.sp) return LT_UNWIND_BAD_FRAME;
+  if (!read(step.cfa - 8, caller.pc)) return LT_UNWIND_READ_FAULT;
+  if (caller.pc == 0) return LT_UNWIND_END;
+  if (step.saved_bp && !read(step.bp_at, caller.bp)) return LT_UNWIND_READ_FAULT;
+  caller.sp = step.cfa;
+  frame = caller;
+  return std::nullopt;
+}
+
+class PageReader {
+ public:
+  explicit PageReader(pid_t pid) : pid_(pid) {}
+
+  bool read(uint64_t address, uint64_t& value) {
+    const uint64_t in_page = address % kPage;
+    if (in_page > kPage - sizeof value) return fetch(address, &value, sizeof value);
+    const uint64_t base = address - in_page;
+    Page& page = pages_[(base / kPage) % kPages];
+    if (page.base != base) {
+      page.base = kNone;
+      if (!fetch(base, page.bytes.data(), kPage)) return false;
+      page.base = base;
+    }
+    std::memcpy(&value, page.bytes.data() + in_page, sizeof value);
+    return true;
+  }
+
+ private:
+  static constexpr uint64_t kNone = ~uint64_t{0};
+  struct Page {
+    uint64_t base = kNone;
+    std::array<uint8_t, kPage> bytes;
+  };
+
+  bool fetch(uint64_t address, void* into, size_t size) const {
+    iovec local{into, size};
+    iovec remote{reinterpret_cast<void*>(address), size};
+    return ::process_vm_readv(pid_, &local, 1, &remote, 1, 0) == static_cast<ssize_t>(size);
+  }
+
+  pid_t pid_;
+  std::array<Page, kPages> pages_;
+};
+
+}  // namespace
+
+UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, const ReadWord& read,
+                    size_t max_frames) {
+  UnwoundStack stack;
+  lt_frame frame{registers.ip, registers.sp, registers.bp};
+  bool exact = true;
+  while (stack.addresses.size() < max_frames) {
+    stack.addresses.push_back(frame.pc);
+    const lt_row row = row_for_frame(modules, frame.pc, exact);
+    if (const auto status = leave(row, read, frame, exact)) {
+      stack.status = *status;
+      return stack;
+    }
+  }
+  stack.status = LT_UNWIND_FULL;
+  return stack;
+}
+
+ReadWord memory_reader(pid_t pid) {
+  return [reader = std::make_shared<PageReader>(pid)](uint64_t address, uint64_t& value) {
+    return reader->read(address, value);
+  };
+}
+
+}  // namespace looptrace

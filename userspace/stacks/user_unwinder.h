@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "stacks/module.h"
+
+namespace looptrace {
+
+struct UnwindRegisters {
+  uint64_t ip = 0, sp = 0, bp = 0;
+};
+
+struct UnwoundStack {
+  std::vector<uint64_t> addresses;  ///< leaf first; the first is the ip, the rest return addresses
+  uint32_t status = 0;              ///< enum lt_unwind_status
+};
+
+/// Reads 8 bytes of the thread's memory; false if it cannot.
+using ReadWord = std::function<bool(uint64_t address, uint64_t& value)>;
+
+/// The row unwinder in user space, for threads that are blocked and whose stack BPF did not take. Same
+/// rows and same step (bpf/unwind_rows.h) as in BPF.
+UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, const ReadWord& read,
+                    size_t max_frames = 384);
+
+/// A reader of `pid`'s memory by process_vm_readv, which also faults pages in. Reads in 4 KiB pieces
+/// and keeps a few of them: make a new reader for each walk.
+ReadWord memory_reader(pid_t pid);
+
+}  // namespace looptrace

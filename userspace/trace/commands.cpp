@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/commands.h"
+
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+
+#include "base/host.h"
+#include "bpf/features.h"
+#include "record/format.h"
+#include "sinks/check_report.h"
+#include "sinks/folded.h"
+#include "sinks/jsonl.h"
+#include "sinks/line_writer.h"
+#include "sinks/listing.h"
+#include "sinks/pretty.h"
+#include "sinks/redacting.h"
+#include "trace/tracer.h"
+
+namespace looptrace {
+
+namespace {
+
+constexpr uint64_t kListNs = 1'500'000'000;
+
+// SIGINT, SIGTERM and SIGHUP as a descriptor; SIGPIPE becomes EPIPE.
+Result<UniqueFd> take_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGHUP);
+  signal(SIGPIPE, SIG_IGN);
+  if (sigprocmask(SIG_BLOCK, &set, nullptr)) return Error{"block signals", errno};
+  UniqueFd fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return Error{"receive signals", errno};
+  return fd;
+}
+
+HookPolicy to_policy(HookMode mode) {
+  switch (mode) {
+    case HookMode::always:
+      return HookPolicy::always;
+    case HookMode::never:
+      return HookPolicy::never;
+    case HookMode::automatic:
+      break;
+  }
+  return HookPolicy::automatic;
+}
+
+TraceConfig to_config(const Options& options, const std::string& version, std::vector<Capability> features) {
+  TraceConfig config;
+  config.engine.threshold_ns = options.threshold_ns;
+  config.engine.hook = to_policy(options.hook);
+  config.engine.stacks = options.stacks;
+  const bool everything = options.targets.empty() || options.targets.all;
+  config.engine.max_loops = options.max_loops.value_or(everything ? 4096 : 1024);
+  if (options.ring_bytes) config.engine.ring_bytes = static_cast<uint32_t>(*options.ring_bytes);
+  if (options.sample_hz) config.engine.sample_hz = *options.sample_hz;
+  const TargetOptions& t = options.targets;
+  config.selectors.pids.assign(t.pids.begin(), t.pids.end());
+  config.selectors.tids.assign(t.tids.begin(), t.tids.end());
+  config.selectors.comms = t.comms;
+  config.selectors.exes = t.exes;
+  config.selectors.cgroups = t.cgroups;
+  config.selectors.containers = t.containers;
+  config.selectors.all = t.all;
+  config.targets = t.describe();
+  config.interval_ns = options.interval_ns;
+  config.duration_ns = options.duration_ns;
+  config.max_stalls = options.max_events;
+  config.source_lines = options.source_lines;
+  config.version = version;
+  for (const Capability& c : features) {
+    if (c.name == "fentry") config.engine.try_fentry = c.available;
+  }
+  config.features = std::move(features);
+  return config;
+}
+
+Result<std::vector<Capability>> usable_features(HookMode hook) {
+  auto features = probe_features();
+  if (auto r = require_features(features); !r) return r.error();
+  const auto lacks = [&](const char* name) {
+    return std::any_of(features.begin(), features.end(),
+                       [&](const Capability& c) { return c.name == name && !c.available; });
+  };
+  // The polls' own tracepoints: without them a loop that never sleeps would look like one long stall.
+  if (hook == HookMode::always && lacks("fentry") && lacks("tracefs")) {
+    return Error{
+        "--hook always needs the polls' tracepoints, and tracefs is not mounted; "
+        "mount -t tracefs nodev /sys/kernel/tracing, or use --hook auto",
+        0, Fault::unsupported};
+  }
+  return features;
+}
+
+}  // namespace
+
+Result<void> run_trace(const Options& options, const std::string& version) {
+  auto signals = take_signals();
+  if (!signals) return signals.error();
+  auto features = usable_features(options.hook);
+  if (!features) return features.error();
+
+  LineWriter writer = LineWriter::borrow(STDOUT_FILENO);
+  if (!options.output.empty()) {
+    auto file = LineWriter::append_to(options.output);
+    if (!file) return file.error();
+    writer = std::move(*file);
+  }
+  Format format = options.format;
+  if (format == Format::automatic) format = isatty(writer.fd()) ? Format::pretty : Format::json;
+  std::unique_ptr<Sink> sink;
+  if (format == Format::pretty) {
+    sink =
+        std::make_unique<PrettySink>(writer, PrettyOptions{describe_terminal(writer.fd()), options.verbose});
+  } else if (format == Format::folded) {
+    sink = std::make_unique<FoldedSink>(writer);
+  } else {
+    sink = std::make_unique<JsonlSink>(writer, JsonlOptions{options.max_line, read_host_info()});
+  }
+  std::unique_ptr<RedactingSink> redacting;
+  if (options.redact.any()) redacting = std::make_unique<RedactingSink>(*sink, options.redact);
+
+  Tracer tracer(to_config(options, version, std::move(*features)), redacting ? *redacting : *sink);
+  if (auto r = tracer.setup(); !r) return is_reader_gone(r.error()) ? Result<void>{} : r;
+  if (!options.quiet && !tracer.has_targets()) {
+    std::fprintf(stderr, "looptrace: no process matches yet; waiting for one to start\n");
+  }
+  auto ended = tracer.run(signals->get(), [&]() -> Result<void> {
+    // A log that cannot be opened anew is no reason to lose records: the old one is kept.
+    if (auto r = writer.reopen(); !r) std::fprintf(stderr, "looptrace: %s\n", r.error().message().c_str());
+    return {};
+  });
+  if (!ended && !is_reader_gone(ended.error())) return ended;
+  // The pretty format ends with its own summary, where the reader looks.
+  if (!options.quiet && ended && format != Format::pretty) {
+    std::fprintf(stderr, "looptrace: %s\n", summary_message(tracer.summary()).c_str());
+  }
+  return {};
+}
+
+Result<void> run_list(const Options& options, const std::string& version) {
+  auto signals = take_signals();
+  if (!signals) return signals.error();
+  auto features = usable_features(options.hook);
+  if (!features) return features.error();
+  TraceConfig config = to_config(options, version, std::move(*features));
+  config.engine.stacks = false;
+  LineWriter writer = LineWriter::borrow(STDOUT_FILENO);
+  FoldedSink silent(writer);  // writes nothing but stalls, of which `observe` reports none
+  Tracer tracer(std::move(config), silent);
+  if (auto r = tracer.setup(); !r) return r;
+  const uint64_t window = options.duration_ns.value_or(kListNs);
+  tracer.observe(window, signals->get());
+  const std::vector<LoopListing> loops = tracer.listing(window);
+  Format format = options.format;
+  if (format == Format::automatic) format = isatty(STDOUT_FILENO) ? Format::pretty : Format::json;
+  Result<void> written;
+  if (format == Format::pretty) {
+    written = writer.write(render_listing(loops, describe_terminal(STDOUT_FILENO)));
+  } else {
+    std::string line;
+    const HostInfo host = read_host_info();
+    for (const LoopListing& loop : loops) {
+      write_loop_info(line, loop, host, options.max_line);
+      written = writer.write(line);
+      if (!written) break;
+    }
+  }
+  if (options.verbose) {
+    for (const std::string& line : tracer.not_loops()) std::fprintf(stderr, "not a loop: %s\n", line.c_str());
+  }
+  if (!written && is_reader_gone(written.error())) return {};
+  return written;
+}
+
+Result<void> run_check(const Options&, bool json) {
+  const auto features = probe_features();
+  LineWriter writer = LineWriter::borrow(STDOUT_FILENO);
+  auto written =
+      writer.write(json ? check_json(features) : render_check(features, describe_terminal(STDOUT_FILENO)));
+  if (!written && !is_reader_gone(written.error())) return written;
+  return require_features(features);
+}
+
+}  // namespace looptrace

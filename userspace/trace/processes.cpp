@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/processes.h"
+
+#include <algorithm>
+#include <set>
+
+#include "stacks/elf_object.h"
+#include "targets/container.h"
+#include "trace/clock.h"
+
+namespace looptrace {
+
+namespace {
+
+constexpr uint64_t kRefreshNs = 1'000'000'000;
+
+}  // namespace
+
+TracedProcess* ProcessTable::find(uint32_t tgid) {
+  const auto it = processes_.find(tgid);
+  return it == processes_.end() ? nullptr : &it->second;
+}
+
+TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
+  if (TracedProcess* known = find(tgid)) {
+    if (!start_boottime || !known->start_boottime || known->start_boottime == start_boottime) return *known;
+    forget(tgid);
+  }
+  TracedProcess& process = processes_[tgid];
+  process.tgid = tgid;
+  process.start_boottime = start_boottime;
+  if (const auto facts = read_process(procfs_, static_cast<pid_t>(tgid),
+                                      kPartExe | kPartCommandLine | kPartCgroups | kPartStatus)) {
+    process.info = to_process_info(*facts);
+    process.container = to_container_info(container_of(facts->cgroups));
+  } else {
+    process.info.pid = tgid;
+  }
+  load(process);
+  return process;
+}
+
+void ProcessTable::load(TracedProcess& process) {
+  process.loaded_ns = monotonic_ns();
+  auto modules = ProcessModules::load(static_cast<pid_t>(process.tgid), objects_);
+  if (!modules) return;
+
+  std::vector<lt_module> table;
+  std::set<std::shared_ptr<ElfObject>> used;
+  for (const Module& m : modules->all()) {
+    lt_module entry{m.start, m.end, m.bias, 0, 0};
+    if (m.object) {
+      Table& rows = tables_[m.object];
+      if (!rows.users && !rows.file) {
+        if (auto file = engine_.add_rows(m.object->rows())) {
+          rows.file = *file;
+        } else {
+          process.warnings.push_back("unwind_table: " + file.error().message());
+        }
+      }
+      if (used.insert(m.object).second) ++rows.users;
+      entry.file = rows.file;
+      entry.rows = rows.file ? static_cast<uint32_t>(m.object->rows().size()) : 0;
+    }
+    if (table.size() < LT_MAX_MODULES) table.push_back(entry);
+  }
+  if (modules->all().size() > LT_MAX_MODULES) {
+    process.warnings.push_back("modules_full: more than " + std::to_string(LT_MAX_MODULES) +
+                               " executable mappings; stacks through the others are cut short");
+  }
+  if (process.modules) release_tables(*process.modules);
+  process.modules = std::move(*modules);
+
+  if (!process.runtime) {
+    std::optional<std::string> warning;
+    process.runtime = detect_runtime(static_cast<pid_t>(process.tgid), *process.modules, warning);
+    if (warning) process.warnings.push_back("runtime_unknown: " + *warning);
+    if (process.runtime) process.info.runtime = process.runtime->name();
+  }
+  lt_process config{};
+  if (process.runtime) process.runtime->configure(config);
+  if (auto r = engine_.set_process(process.tgid, table, config.py); !r) {
+    process.warnings.push_back("unwind_table: " + r.error().message());
+  }
+}
+
+void ProcessTable::refresh(TracedProcess& process, uint64_t now_ns) {
+  if (now_ns - process.loaded_ns < kRefreshNs) return;
+  load(process);
+}
+
+void ProcessTable::release_tables(const ProcessModules& modules) {
+  std::set<std::shared_ptr<ElfObject>> used;
+  for (const Module& m : modules.all()) {
+    if (!m.object || !used.insert(m.object).second) continue;
+    const auto it = tables_.find(m.object);
+    if (it == tables_.end() || --it->second.users) continue;
+    engine_.remove_rows(it->second.file);
+    tables_.erase(it);
+  }
+}
+
+void ProcessTable::forget(uint32_t tgid) {
+  const auto it = processes_.find(tgid);
+  if (it == processes_.end()) return;
+  engine_.clear_process(tgid);
+  if (it->second.modules) release_tables(*it->second.modules);
+  processes_.erase(it);
+}
+
+}  // namespace looptrace

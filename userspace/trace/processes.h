@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "bpf/engine.h"
+#include "record/stall.h"
+#include "runtimes/runtime.h"
+#include "stacks/module.h"
+#include "targets/process.h"
+
+namespace looptrace {
+
+/// One traced process: what records say of it, and what its stacks need.
+struct TracedProcess {
+  uint32_t tgid = 0;
+  uint64_t start_boottime = 0;  ///< from the kernel: tells a reused pid
+  ProcessInfo info;
+  ContainerInfo container;
+  std::optional<ProcessModules> modules;  ///< absent where /proc/PID/maps could not be read
+  std::unique_ptr<Runtime> runtime;       ///< null where none is recognised
+  std::vector<std::string> warnings;      ///< not yet reported
+  uint64_t loaded_ns = 0;                 ///< when the modules were read
+  uint32_t loops = 0;                     ///< slots that belong to it
+};
+
+/// The processes of all loops: read when a loop is found, handed to the BPF programs for captures, forgotten
+/// when the last loop is gone. Unwind tables are shared between processes by file.
+class ProcessTable {
+ public:
+  ProcessTable(Engine& engine, ProcFs procfs) : engine_(engine), procfs_(std::move(procfs)) {}
+
+  /// The process, read if it is new or another one has taken its pid.
+  TracedProcess& get(uint32_t tgid, uint64_t start_boottime);
+  TracedProcess* find(uint32_t tgid);
+  void forget(uint32_t tgid);
+
+  /// Reads the mappings anew (dlopen, JIT), at most once a second.
+  void refresh(TracedProcess& process, uint64_t now_ns);
+
+  size_t size() const { return processes_.size(); }
+
+ private:
+  struct Table {
+    uint32_t file = 0;
+    uint32_t users = 0;
+  };
+  void load(TracedProcess& process);
+  void release_tables(const ProcessModules& modules);
+
+  Engine& engine_;
+  ProcFs procfs_;
+  ObjectCache objects_;
+  std::map<std::shared_ptr<ElfObject>, Table> tables_;
+  std::unordered_map<uint32_t, TracedProcess> processes_;
+};
+
+}  // namespace looptrace

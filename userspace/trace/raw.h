@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "looptrace.h"
+
+namespace looptrace {
+
+// The kernel side is a C object built by another compiler; these lines are the whole proof that the two
+// agree. A change here is a change of the contract.
+static_assert(sizeof(lt_hdr) == 32);
+static_assert(offsetof(lt_capture, data) == 120);
+static_assert(sizeof(lt_target) == 96);
+static_assert(sizeof(lt_slot) % 8 == 0 && sizeof(lt_stats) % 8 == 0);
+static_assert(sizeof(lt_row) == 8 && sizeof(lt_module) == 32);
+
+/// Stacks of one moment, checked: counts and sizes agree.
+struct RawCapture {
+  lt_capture head;  // all but data, which is in the vectors
+  std::vector<uint64_t> kernel, user;
+  std::vector<lt_py_frame> python;
+
+  /// The same place: equal stacks, wherever the leaf is within its function's call.
+  bool same_stack(const RawCapture& other) const {
+    return user == other.user && kernel == other.kernel && same_python(other);
+  }
+
+ private:
+  bool same_python(const RawCapture& other) const;
+};
+
+/// The header of a ring record, if the record is as long as it says.
+const lt_hdr* record_header(std::span<const std::byte> bytes);
+
+/// A record of fixed size; null if the kind or the size is another.
+template <typename T>
+const T* record_as(std::span<const std::byte> bytes, uint32_t kind) {
+  const lt_hdr* hdr = record_header(bytes);
+  return hdr && hdr->kind == kind && hdr->size >= sizeof(T) ? reinterpret_cast<const T*>(bytes.data())
+                                                            : nullptr;
+}
+
+std::optional<RawCapture> decode_capture(std::span<const std::byte> bytes);
+
+}  // namespace looptrace

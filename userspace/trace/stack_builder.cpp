@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/stack_builder.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace looptrace {
+
+namespace {
+
+bool starts_with(std::string_view text, std::string_view prefix) {
+  return text.substr(0, prefix.size()) == prefix;
+}
+
+// The tick that took the sample, and the scheduler that switched away: how we came to know, not what it did.
+bool is_our_own(std::string_view function) {
+  for (const std::string_view prefix : {"bpf_",
+                                        "__bpf",
+                                        "trace_call_bpf",
+                                        "perf_",
+                                        "__perf",
+                                        "__sysvec_",
+                                        "sysvec_",
+                                        "asm_sysvec_",
+                                        "local_apic_",
+                                        "__schedule",
+                                        "schedule",
+                                        "preempt_schedule",
+                                        "__traceiter_",
+                                        "__hrtimer",
+                                        "hrtimer_interrupt",
+                                        "irqentry_exit",
+                                        "__cond_resched",
+                                        "exit_to_user_mode",
+                                        "tick_",
+                                        "update_process_times"}) {
+    if (starts_with(function, prefix)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<std::string> StackBuilder::kernel_functions(const RawCapture& capture) {
+  std::vector<Frame> frames;
+  for (const uint64_t address : capture.kernel) symbolizer_.kernel(address, frames);
+  // An interrupt's frames end where the interrupted code begins.
+  size_t from = 0;
+  if (capture.head.reason == LT_CAPTURE_SAMPLE) {
+    for (size_t i = 0; i < frames.size(); ++i) {
+      if (starts_with(frames[i].function, "asm_sysvec_") ||
+          starts_with(frames[i].function, "asm_common_interrupt")) {
+        from = i + 1;
+      }
+    }
+  }
+  std::vector<std::string> names;
+  for (size_t i = from; i < frames.size(); ++i) {
+    if (names.empty() && is_our_own(frames[i].function)) continue;
+    names.push_back(frames[i].function);
+  }
+  return names;
+}
+
+void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stack& stack,
+                         bool& modules_stale) {
+  for (const std::string& name : kernel_functions(capture)) {
+    Frame frame;
+    frame.kind = FrameKind::kernel;
+    frame.function = name;
+    frame.origin = FrameOrigin::runtime;
+    stack.frames.push_back(std::move(frame));
+  }
+
+  Runtime* runtime = process.runtime.get();
+  size_t next_python = 0;
+  const auto take_python = [&] {  // the frames that one eval loop runs
+    while (next_python < capture.python.size()) {
+      const lt_py_frame& frame = capture.python[next_python++];
+      if (!runtime->is_shim(frame)) stack.frames.push_back(runtime->resolve(frame));
+      if (runtime->is_entry(frame)) return;
+    }
+  };
+  const bool in_syscall = capture.head.nr >= 0;
+  for (size_t i = 0; i < capture.user.size(); ++i) {
+    const uint64_t address = capture.user[i];
+    // Behind a `syscall` instruction the leaf is like a return address.
+    const bool returns = i > 0 || in_syscall;
+    if (runtime && runtime->is_eval(returns ? address - 1 : address) && next_python < capture.python.size()) {
+      take_python();
+      continue;
+    }
+    if (!process.modules) {
+      stack.frames.emplace_back();
+      stack.frames.back().offset = address;
+      continue;
+    }
+    const Module* module = process.modules->find(returns ? address - 1 : address);
+    if (!module) modules_stale = true;
+    symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
+  }
+  const uint32_t status = capture.head.unwind_status;
+  stack.truncated = status != LT_UNWIND_END;
+  if (status == LT_UNWIND_NO_MODULE) modules_stale = true;
+  // A native walk that broke off early leaves interpreter frames over: they are known all the same.
+  if (runtime) {
+    while (next_python < capture.python.size()) take_python();
+  }
+}
+
+}  // namespace looptrace

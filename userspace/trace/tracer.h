@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "bpf/engine.h"
+#include "sinks/sink.h"
+#include "stacks/symbolizer.h"
+#include "targets/selector.h"
+#include "trace/assembler.h"
+#include "trace/processes.h"
+#include "trace/queue.h"
+#include "trace/stack_builder.h"
+#include "trace/watcher.h"
+
+namespace looptrace {
+
+struct TraceConfig {
+  EngineOptions engine;  ///< the tracer fills in what follows from the selectors
+  Selectors selectors;
+  std::vector<std::string> targets;  ///< as they were given, for the start record
+  uint64_t interval_ns = 10'000'000'000;
+  std::optional<uint64_t> duration_ns;
+  std::optional<uint64_t> max_stalls;  ///< stop after that many stall records
+  bool source_lines = true;
+  std::string version;
+  std::vector<Capability> features;  ///< for the start record
+};
+
+/// One trace from load to detach. Threads: the reader copies ring records into a bounded queue; the watcher
+/// looks for late loops; the worker assembles records and writes them to the sink; the caller waits.
+class Tracer {
+ public:
+  Tracer(TraceConfig config, Sink& sink);
+  ~Tracer();
+
+  /// Checks the targets, loads and attaches. After it every matching process is traced.
+  Result<void> setup();
+
+  /// Runs until the duration or the number of stalls is reached, a signal arrives on `signal_fd`
+  /// (signalfd of SIGINT, SIGTERM, SIGHUP), or the sink fails. SIGHUP calls `reopen` in the worker.
+  Result<void> run(int signal_fd, std::function<Result<void>()> reopen);
+
+  /// The loops that are known now, for `list`. Before or after run(), or while it runs in another thread.
+  std::vector<LoopListing> listing(uint64_t since_ns);
+  /// Threads that polled and were not judged loops, with the reason.
+  std::vector<std::string> not_loops();
+
+  /// Some process matches, or none was asked for.
+  bool has_targets() const { return config_.engine.every_process || !matches_.empty(); }
+
+  /// Only watches for `duration_ns`, with every poll seen; for `list`.
+  void observe(uint64_t duration_ns, int signal_fd);
+
+  const SummaryRecord& summary() const { return summary_; }
+
+ private:
+  void read_ring(std::stop_token stop);
+  void work(std::stop_token stop);
+  void handle(const Message& message);
+  void handle_record(std::span<const std::byte> bytes);
+  void loop_found(const lt_loop_event& event);
+  void loop_gone(const lt_loop_event& event);
+  void warm_up();
+  void capture(std::span<const std::byte> bytes);
+  void unwind_late(RawCapture& capture, const LoopState& loop);
+  void stall(const lt_stall& record);
+  void open_due(uint32_t slot, uint64_t start_ns);
+  void process_changed(const lt_process_event& event);
+  void emit(const Stall& stall);
+  void warn(std::string code, std::string message);
+  void report_loops(uint64_t now);
+  void report_loop(LoopState& loop, uint64_t now, uint64_t interval_ns, uint64_t hooked_ns);
+  void report_drops();
+  void housekeeping(uint64_t now);
+  void reconcile();
+  void rescan(uint64_t now);
+  void mark_shared_pollers(uint32_t tgid, int32_t fd);
+  bool consider(uint32_t tgid);
+  bool parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const;
+  void keep_live_target(LoopState& loop, const lt_slot& snapshot);
+  void mend_capture(LoopState& loop, TracedProcess& process, lt_slot snapshot);
+  void take_live_stack(LoopState& loop, TracedProcess& process, const lt_slot& snapshot);
+  LoopState* loop_at(uint32_t slot, uint64_t generation);
+  std::string next_id();
+  void finish();
+  void fill_summary();
+  void check(Result<void> result);
+
+  TraceConfig config_;
+  Sink& sink_;
+  ProcFs procfs_;
+  std::unique_ptr<Matcher> matcher_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ProcessTable> processes_;
+  std::unique_ptr<Symbolizer> symbolizer_;
+  std::unique_ptr<StackBuilder> stacks_;
+  std::unique_ptr<Assembler> assembler_;
+  std::unique_ptr<Watcher> watcher_;
+  MessageQueue queue_;
+
+  std::vector<LoopState> loops_;                 // by slot
+  std::unordered_map<uint32_t, Match> matches_;  // targets by tgid, where not every process is one
+  std::vector<uint32_t> cold_;                   // slots whose process's files were not symbolised yet
+  std::map<std::string, uint64_t> reported_drops_;
+  std::map<std::string, uint64_t> warned_;
+  uint64_t start_ns_ = 0;
+  uint64_t last_report_ns_ = 0;
+  uint64_t last_hooked_ns_ = 0;
+  uint64_t last_housekeeping_ns_ = 0;
+  uint64_t last_rescan_ns_ = 0;
+  bool rescan_ = false;  // there may be targets that no event told of
+  uint64_t ids_ = 0;
+  std::string id_prefix_;
+  uint64_t stalls_emitted_ = 0;
+  uint64_t stalls_gone_ = 0;  // of loops whose slot was freed
+  uint64_t unconfirmed_gone_ = 0;
+  uint64_t loops_gone_ = 0;
+  uint64_t parked_ = 0;
+  uint64_t orphan_stalls_ = 0;
+  uint64_t events_lost_ = 0;
+  std::atomic<uint64_t> queue_full_stalls_{0}, queue_full_stacks_{0}, queue_full_events_{0};
+  std::atomic<bool> reopen_{false};
+  std::function<Result<void>()> reopen_output_;
+  std::optional<Error> failure_;
+  int wake_fd_ = -1;   // eventfd: the worker asks run() to end
+  int drain_fd_ = -1;  // eventfd: the watcher asks the reader to read the ring
+  SummaryRecord summary_;
+  std::jthread reader_, worker_;
+};
+
+}  // namespace looptrace

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/watcher.h"
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "trace/clock.h"
+
+namespace looptrace {
+
+namespace {
+
+using std::chrono::nanoseconds;
+
+// A loop is probed at a tenth of the threshold; one that the last probes saw polling soon (it does not
+// sleep, but it is not stalled) only at 0.4: that bounds the price of a saturated loop.
+constexpr uint64_t kSuspectFraction = 10;
+constexpr uint64_t kSaturatedPercent = 40;
+constexpr uint32_t kSaturatedAfter = 3;
+// How long the probe stays on for new targets. A loop needs two polls in it to be confirmed.
+constexpr uint64_t kDiscoverNs = 200'000'000;
+// Attaching the wake-up program soon after it was detached waits for the kernel (8 ms): hold it.
+constexpr uint64_t kWakersHoldNs = 5'000'000'000;
+
+constexpr uint64_t kReportWindowNs = 1'000'000'000;
+
+}  // namespace
+
+Watcher::Watcher(Engine& engine, uint64_t threshold_ns, OpenDue open_due, std::function<void()> drain)
+    : engine_(engine),
+      threshold_ns_(threshold_ns),
+      open_due_(std::move(open_due)),
+      drain_(std::move(drain)),
+      loops_(engine.slot_count()) {}
+
+Watcher::~Watcher() { stop(); }
+
+void Watcher::start() {
+  thread_ = std::jthread([this](std::stop_token stop) { run(stop); });
+}
+
+void Watcher::stop() {
+  if (!thread_.joinable()) return;
+  thread_.request_stop();
+  poked_.notify_all();
+  thread_.join();
+}
+
+void Watcher::poke() {
+  {
+    std::lock_guard lock(mutex_);
+    poke_ = true;
+  }
+  poked_.notify_one();
+}
+
+void Watcher::discover() {
+  {
+    std::lock_guard lock(mutex_);
+    discover_ = true;
+    poke_ = true;
+  }
+  poked_.notify_one();
+}
+
+void Watcher::run(std::stop_token stop) {
+  // A probe that comes late leaves a stall unconfirmed; all this thread does takes microseconds.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), -15);
+  const auto tick = nanoseconds(std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
+  while (!stop.stop_requested()) {
+    {
+      std::unique_lock lock(mutex_);
+      poked_.wait_for(lock, stop, tick, [&] { return poke_; });
+      poke_ = false;
+      if (std::exchange(discover_, false)) discover_until_ns_ = monotonic_ns() + kDiscoverNs;
+    }
+    if (stop.stop_requested()) break;
+    look(monotonic_ns());
+  }
+  engine_.stop_probe();
+  (void)engine_.watch_wakers(false);
+}
+
+void Watcher::look(uint64_t now) {
+  bool probe = now < discover_until_ns_;
+  bool wakers = false;
+  bool suspect = false;
+  const auto pulses = engine_.pulses();
+  const uint64_t suspect_ns = threshold_ns_ / kSuspectFraction;
+  const uint64_t hook_since = engine_.hook_since();
+  for (uint32_t i = 0; i < pulses.size(); ++i) {
+    const uint64_t start = pulses[i];
+    if (!start) continue;
+    const uint64_t age = now > start ? now - start : 0;
+    LoopWatch& loop = loops_[i];
+    if (start != loop.start_ns) {
+      // Another iteration. Did a probe see the last one end without a sleep?
+      if (engine_.probing() && start >= hook_since && loop.start_ns) {
+        loop.resolved = now - loop.resolved_ns < 1'000'000'000 ? loop.resolved + 1 : 1;
+        loop.resolved_ns = now;
+      }
+      loop.start_ns = start;
+    }
+    const bool saturated = loop.resolved >= kSaturatedAfter && now - loop.resolved_ns < 1'000'000'000;
+    if (age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) probe = true;
+    if (age < suspect_ns) continue;
+    suspect = true;
+    if (!saturated || age > threshold_ns_) wakers = true;
+    uint64_t mark = threshold_ns_;
+    while (mark * 10 <= age) mark *= 10;
+    if (age >= mark && age - mark < kReportWindowNs) open_due_(i, start);
+  }
+  if (suspect || std::exchange(was_suspect_, suspect)) {
+    was_suspect_ = suspect;
+    drain_();
+  }
+  if (probe && !engine_.probing()) {
+    if (engine_.start_probe()) ++probes_;
+  } else if (!probe && engine_.probing()) {
+    engine_.stop_probe();
+  }
+  if (wakers) {
+    wakers_until_ns_ = now + kWakersHoldNs;
+    (void)engine_.watch_wakers(true);
+  } else if (now > wakers_until_ns_) {
+    (void)engine_.watch_wakers(false);
+  }
+}
+
+}  // namespace looptrace
