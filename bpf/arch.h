@@ -11,6 +11,9 @@
 #define LT_NR_poll 7
 #define LT_NR_select 23
 #define LT_NR_nanosleep 35
+#define LT_NR_clone 56
+#define LT_NR_vfork 58
+#define LT_NR_execve 59
 #define LT_NR_wait4 61
 #define LT_NR_futex 202
 #define LT_NR_clock_nanosleep 230
@@ -19,7 +22,9 @@
 #define LT_NR_pselect6 270
 #define LT_NR_ppoll 271
 #define LT_NR_epoll_pwait 281
+#define LT_NR_execveat 322
 #define LT_NR_io_uring_enter 426
+#define LT_NR_clone3 435
 #define LT_NR_epoll_pwait2 441
 
 #define LT_IORING_ENTER_GETEVENTS 1
@@ -91,6 +96,43 @@ static inline __attribute__((always_inline)) int lt_takes_fd(__s32 nr)
 	case 328: /* preadv pwritev recvmmsg syncfs sendmmsg copy_file_range preadv2 pwritev2 */
 	case LT_NR_io_uring_enter:
 	case LT_NR_epoll_pwait2:
+		return 1;
+	}
+	return 0;
+}
+
+/* Waits in it end when a child process ends. */
+static inline __attribute__((always_inline)) int lt_waits_for_child(__s32 nr)
+{
+	return nr == LT_NR_wait4 || nr == LT_NR_waitid || nr == LT_NR_clone || nr == LT_NR_vfork ||
+	       nr == LT_NR_clone3;
+}
+
+/* It can end another thread's wait on a descriptor: moves data or room for data, closes, unlocks. */
+static inline __attribute__((always_inline)) int lt_gives_data(__s32 nr)
+{
+	switch (nr) {
+	case 0:
+	case 1:
+	case 3:
+	case 17:
+	case 18:
+	case 19:
+	case 20:
+	case 40: /* read write close pread pwrite readv writev sendfile */
+	case 42:
+	case 43:
+	case 44:
+	case 45:
+	case 46:
+	case 47:
+	case 48: /* connect accept sendto recvfrom sendmsg recvmsg shutdown */
+	case 73:
+	case 275:
+	case 276:
+	case 288:
+	case 299:
+	case 307: /* flock splice tee accept4 recvmmsg sendmmsg */
 		return 1;
 	}
 	return 0;

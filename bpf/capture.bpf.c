@@ -239,12 +239,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 	regs = user_regs(bpf_get_current_task_btf());
 	r = &sc->rec;
 	id = ++s->captures;
-	r->hdr.ts_ns = request->now;
-	r->hdr.kind = LT_REC_CAPTURE;
-	r->hdr.slot = request->index;
-	r->hdr.tgid = tgid;
-	r->hdr.tid = s->tid;
-	r->hdr.pad = 0;
+	fill_header(&r->hdr, LT_REC_CAPTURE, 0, request->now, request->index, tgid, s->tid);
 	r->generation = s->generation;
 	r->seq = s->it.seq;
 	r->id = id;

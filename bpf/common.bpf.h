@@ -34,10 +34,11 @@ extern volatile __u64 hook_since; /* when every poll's entry came to be seen; 0 
  * poll hooks among them, and that for as long as the caller is preempted. */
 extern __u64 drops[LT_NR_DROPS];
 extern volatile __u64 probe; /* counts probes: a loop reports its first poll in each */
+extern volatile __u64
+    closing; /* the trace is over: programs go one by one, and what the rest sees is no account */
 
 struct slot_ref {
 	u32 index;
-	u32 rejected; /* a thread that user space judged not to be a loop */
 };
 
 struct slots_map {
@@ -142,6 +143,29 @@ static __always_inline u64 wake_flag(void)
 	return used >= mark && used < mark + 65536 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+static __always_inline void fill_header(struct lt_hdr *h, u32 kind, u32 size, u64 now, u32 index, u32 tgid,
+					u32 tid)
+{
+	h->ts_ns = now;
+	h->kind = kind;
+	h->size = size;
+	h->slot = index;
+	h->tgid = tgid;
+	h->tid = tid;
+	h->pad = 0;
+}
+
+/* A header alone, with a wake-up. One that finds no room is no loss: user space looks at its next tick. */
+static __always_inline void send_bare(u32 kind, struct lt_slot *s, u32 index, u64 now)
+{
+	struct lt_hdr *h = bpf_ringbuf_reserve(&ring, sizeof(*h), 0);
+
+	if (!h)
+		return;
+	fill_header(h, kind, sizeof(*h), now, index, s->tgid, s->tid);
+	bpf_ringbuf_submit(h, BPF_RB_FORCE_WAKEUP);
+}
+
 /* A thread's slot, its index in *index. Threads without any BPF storage leave at the first test. */
 static __always_inline struct lt_slot *slot_of(struct task_struct *t, u32 *index)
 {
@@ -150,7 +174,7 @@ static __always_inline struct lt_slot *slot_of(struct task_struct *t, u32 *index
 	if (!t->bpf_storage)
 		return 0;
 	ref = bpf_task_storage_get(&slot_refs, t, 0, 0);
-	if (!ref || ref->rejected)
+	if (!ref)
 		return 0;
 	*index = ref->index;
 	return bpf_map_lookup_elem(&slots, &ref->index);

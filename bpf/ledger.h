@@ -12,6 +12,7 @@
 #ifndef LOOPTRACE_LEDGER_H
 #define LOOPTRACE_LEDGER_H
 
+#include "arch.h"
 #include "looptrace.h"
 
 #define LT_INLINE static inline __attribute__((always_inline))
@@ -103,6 +104,16 @@ LT_INLINE struct lt_off_segment lt_switch_in(struct lt_slot *s, __u64 now, __u64
 	s->off_reason = LT_OFF_NONE;
 	s->on_ns = now;
 	return seg;
+}
+
+/* The thread was preempted inside our own hook for the last `ns` and less: the open iteration's run queue. */
+LT_INLINE void lt_book_preempted(struct lt_slot *s, __u64 ns)
+{
+	if (s->phase != LT_PHASE_BUSY || s->off_reason != LT_OFF_NONE)
+		return;
+	s->it.part_ns[LT_PART_RUNQUEUE] += ns;
+	s->it.segments += 2;
+	s->on_ns += ns;
 }
 
 /* The iteration ends at `now`, on CPU or off it. Returns its duration. */
@@ -197,6 +208,43 @@ LT_INLINE struct lt_wait *lt_wait_find(struct lt_iteration *it, __s32 nr, __u32 
 	if (!w->count)
 		lt_wait_new(w, nr, flags, key);
 	return w;
+}
+
+/* The kernel's task states, as sched_switch gives them. */
+#define LT_TASK_UNINTERRUPTIBLE 2
+#define LT_TASK_STOPPED_OR_TRACED (4 | 8)
+
+/* Books the blocked part of the off-CPU segment that the slot describes. */
+LT_INLINE void lt_book_wait(struct lt_slot *s, __u64 ns)
+{
+	struct lt_wait *w;
+	__u32 flags = 0;
+	int longest;
+
+	if (s->off_prev_state & LT_TASK_STOPPED_OR_TRACED)
+		flags |= LT_WAIT_STOPPED;
+	else if (s->off_nr < 0)
+		flags |= LT_WAIT_FAULT;
+	if (s->off_prev_state & LT_TASK_UNINTERRUPTIBLE)
+		flags |= LT_WAIT_UNINTERRUPTIBLE;
+
+	lt_keep_segment(&s->it, s->off_capture, ns);
+	w = lt_wait_find(&s->it, s->off_nr, flags, lt_wait_key(s->off_nr, s->off_arg0, s->off_fd));
+	longest = lt_wait_add(w, ns);
+	/* A wait with a timeout, as CPython's for the GIL, is ended by somebody only the last time. */
+	if (s->wake_pid && (longest || !w->waker_pid)) {
+		w->waker_pid = s->wake_pid;
+		w->waker_tid = s->wake_tid;
+		__builtin_memcpy(w->waker_comm, s->wake_comm, sizeof(w->waker_comm));
+	}
+	if (!longest)
+		return;
+	w->nr = s->off_nr;
+	w->flags = flags;
+	w->arg0 = s->off_arg0;
+	w->arg1 = s->off_arg1;
+	w->capture = s->off_capture;
+	w->target = s->in_target;
 }
 
 /* Bucket of the histograms: bucket 0 below 2^8 ns, the last at and over 2^40 ns, 8 a power of two between. */

@@ -12,13 +12,7 @@ static __always_inline void send_loop_event(u32 kind, struct lt_slot *s, u32 ind
 		count_drop(drop);
 		return;
 	}
-	e->hdr.ts_ns = now;
-	e->hdr.kind = kind;
-	e->hdr.size = sizeof(*e);
-	e->hdr.slot = index;
-	e->hdr.tgid = s->tgid;
-	e->hdr.tid = s->tid;
-	e->hdr.pad = 0;
+	fill_header(&e->hdr, kind, sizeof(*e), now, index, s->tgid, s->tid);
 	e->generation = s->generation;
 	/* Found: user space has tables to build before the first stall. */
 	bpf_ringbuf_submit(e, kind == LT_REC_LOOP_FOUND ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
@@ -36,9 +30,6 @@ __hidden struct lt_slot *slot_take(struct task_struct *t, u32 *index)
 		return 0;
 	if (!every_process && !bpf_map_lookup_elem(&targets, &tgid))
 		return 0;
-	ref = bpf_task_storage_get(&slot_refs, t, 0, 0);
-	if (ref)
-		return 0; /* rejected */
 	if (bpf_map_pop_elem(&free_slots, &i)) {
 		count_drop(LT_DROP_LOOPS_FULL);
 		return 0;
@@ -51,7 +42,6 @@ __hidden struct lt_slot *slot_take(struct task_struct *t, u32 *index)
 		return 0;
 	}
 	ref->index = i;
-	ref->rejected = 0;
 	/* User space zeroed the slot before it handed the index out. */
 	s->tgid = tgid;
 	s->tid = t->pid;
@@ -71,19 +61,14 @@ static __always_inline void send_stall(struct lt_slot *s, u32 index, u64 now, u3
 		count_drop(LT_DROP_STALL_RING_FULL);
 		return;
 	}
-	e->hdr.ts_ns = now;
-	e->hdr.kind = LT_REC_STALL;
-	e->hdr.size = sizeof(*e);
-	e->hdr.slot = index;
-	e->hdr.tgid = s->tgid;
-	e->hdr.tid = s->tid;
-	e->hdr.pad = 0;
+	fill_header(&e->hdr, LT_REC_STALL, sizeof(*e), now, index, s->tgid, s->tid);
 	e->generation = s->generation;
 	e->end_ns = now;
 	e->ended_by = ended_by;
 	e->poll_kind = s->loop.call.kind;
 	e->poll_fd = s->loop.call.fd;
 	e->pad = 0;
+	__builtin_memcpy(e->comm, s->comm, sizeof(e->comm));
 	bpf_probe_read_kernel(&e->it, sizeof(e->it), &s->it);
 	bpf_ringbuf_submit(e, wake_flag());
 }
@@ -103,7 +88,7 @@ int iteration_end(u32 index, u64 now, u32 ended_by)
 	since = hook_since;
 	duration = lt_end(s, now, since);
 	pulse(index, 0);
-	if (!s->confirmed)
+	if (!s->confirmed || closing)
 		return 0;
 	st->busy_ns += duration;
 	verdict = lt_judge(&s->it, duration, threshold_ns, trust_hookless);
@@ -136,13 +121,7 @@ static __always_inline void send_process(struct task_struct *t, u32 change, u32 
 		count_drop(LT_DROP_PROCESS_RING_FULL);
 		return;
 	}
-	e->hdr.ts_ns = bpf_ktime_get_ns();
-	e->hdr.kind = LT_REC_PROCESS;
-	e->hdr.size = sizeof(*e);
-	e->hdr.slot = LT_NO_SLOT;
-	e->hdr.tgid = t->tgid;
-	e->hdr.tid = t->pid;
-	e->hdr.pad = 0;
+	fill_header(&e->hdr, LT_REC_PROCESS, sizeof(*e), bpf_ktime_get_ns(), LT_NO_SLOT, t->tgid, t->pid);
 	e->change = change;
 	e->parent = parent;
 	bpf_probe_read_kernel(e->comm, sizeof(e->comm), comm);

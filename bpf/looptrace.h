@@ -181,7 +181,7 @@ struct lt_slot {
 	/* where the thread is now */
 	__u32 off_reason; /* enum lt_off_reason */
 	__s32 off_nr;	  /* system call at switch-out; -1 = none */
-	__u64 off_arg0, off_arg1, off_arg2;
+	__u64 off_arg0, off_arg1;
 	__u64 off_ns; /* switch-out */
 	__u64 on_ns;  /* last switch-in or iteration start */
 	__u64 off_ip, off_sp, off_bp;
@@ -199,14 +199,17 @@ struct lt_slot {
 	char in_prev_comm[LT_COMM_LEN];
 	struct lt_target
 	    in_target; /* what off_fd was, read before the thread could close it; waits of 1 ms and more */
-	__u64 in_throttled; /* throttled time during the segment */
-	__u64 wake_ns;	    /* 0 = not seen */
-	__u32 wake_pid, wake_tid;
+	__u64 in_throttled;	  /* throttled time during the segment */
+	__u32 wake_pid, wake_tid; /* who ended the present wait; 0 = not seen */
 	char wake_comm[LT_COMM_LEN];
 	__u64 probe_seen; /* the last probe that saw it poll */
 	__u64 poll_ns;	  /* when the present or last own poll began */
-	__u64 switches;	  /* of this thread since the slot was taken: a change tells a stale snapshot */
-	__u64 captures;	  /* last capture id given out */
+	__u64 in_hook; /* our hook at a poll's entry runs: where that is preemptible, the scheduler's leaves
+			  the slot alone meanwhile ... */
+	__u64 hook_left_ns; /* ... and notes when it was preempted in there ... */
+	__u64 hook_off_ns;  /* ... and for how long, not booked yet */
+	__u64 switches;	    /* of this thread since the slot was taken: a change tells a stale snapshot */
+	__u64 captures;	    /* last capture id given out */
 	__u64 capture_budget_ns; /* token bucket: time until which captures are paid for */
 	__u64 sample_ns;	 /* this iteration's on-CPU time at its last sample; 0 = no sample yet */
 
@@ -218,9 +221,8 @@ struct lt_slot {
 };
 
 #define LT_SLOT_SHARED_POLLER                                                                                \
-	1		   /* several threads poll this epoll fd (tokio, Go): a parked futex wait is idle */
-#define LT_SLOT_REJECTED 2 /* judged not to be a loop */
-#define LT_SLOT_RELEARN 4  /* the loop's epoll fd is gone: forget it */
+	1		  /* several threads poll this epoll fd (tokio, Go): a parked futex wait is idle */
+#define LT_SLOT_RELEARN 4 /* the loop's epoll fd is gone: forget it */
 
 /* Histogram: 8 sub-buckets per power of two, from 2^8 ns to 2^40 ns (18 min). */
 #define LT_HIST_SUB_BITS 3
@@ -344,6 +346,7 @@ struct lt_stall {
 	__u32 poll_kind;
 	__s32 poll_fd;
 	__u32 pad;
+	char comm[LT_COMM_LEN]; /* as the thread was called then */
 	struct lt_iteration it;
 };
 

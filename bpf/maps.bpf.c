@@ -17,6 +17,7 @@ const volatile __u64 capture_cost_ns = 10000000;
 
 volatile __u64 hook_since = 0;
 volatile __u64 probe = 0;
+volatile __u64 closing = 0;
 __u64 drops[LT_NR_DROPS] = {};
 
 struct slots_map slots SEC(".maps");

@@ -7,20 +7,37 @@
  */
 #include "common.bpf.h"
 
-static __always_inline void send_polled(struct lt_slot *s, u32 index, u64 now)
+/*
+ * The time of this poll's entry. An fentry program can be preempted where the kernel is preemptible; what the
+ * thread was off the CPU for before that time is booked first, what comes after it is not in it.
+ */
+static __always_inline u64 entry_time(struct lt_slot *s)
 {
-	struct lt_hdr *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	u64 now = 0, off;
+	int i;
 
-	if (!e)
-		return; /* user space looks by itself at its next tick */
-	e->ts_ns = now;
-	e->kind = LT_REC_POLLED;
-	e->size = sizeof(*e);
-	e->slot = index;
-	e->tgid = s->tgid;
-	e->tid = s->tid;
-	e->pad = 0;
-	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+	for (i = 0; i < 3; i++) {
+		off = *(volatile u64 *)&s->hook_off_ns;
+		if (off) {
+			__sync_fetch_and_add(&s->hook_off_ns, -off);
+			lt_book_preempted(s, off);
+		}
+		now = bpf_ktime_get_ns();
+		if (!*(volatile u64 *)&s->hook_off_ns)
+			break;
+	}
+	return now;
+}
+
+static __always_inline void leave_hook(struct lt_slot *s)
+{
+	u64 off = *(volatile u64 *)&s->hook_off_ns;
+
+	if (off) {
+		s->hook_off_ns = 0;
+		lt_book_preempted(s, off);
+	}
+	*(volatile u64 *)&s->in_hook = 0;
 }
 
 static __noinline int poll_entry(u32 kind)
@@ -41,13 +58,15 @@ static __noinline int poll_entry(u32 kind)
 		if (!s)
 			return 0;
 	}
+	*(volatile u64 *)&s->in_hook = 1;
 	settle(s, index);
-	now = bpf_ktime_get_ns();
 	s->running = 1;
+	now = entry_time(s);
 	poll_call_of(regs, kind, &call);
 	verdict = lt_identify(s, &call, now);
 	if (verdict == LT_POLL_NESTED) {
 		s->it.in_poll = 0;
+		leave_hook(s);
 		return 0;
 	}
 	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN) {
@@ -62,9 +81,10 @@ static __noinline int poll_entry(u32 kind)
 	/* If it does not sleep it ends a microsecond from now: the next iteration begins here. */
 	lt_begin(s, now, LT_BEGAN_ENTERED);
 	pulse(index, now);
+	leave_hook(s);
 	if (s->probe_seen != probe) {
 		s->probe_seen = probe;
-		send_polled(s, index, now);
+		send_bare(LT_REC_POLLED, s, index, now);
 	}
 	return 0;
 }

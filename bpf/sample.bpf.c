@@ -10,8 +10,7 @@ static __always_inline int sample(void *ctx)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct lt_slot *s;
-	struct lt_hdr *e;
-	u32 index, first;
+	u32 index;
 	u64 now, on_cpu;
 
 	s = slot_of(t, &index);
@@ -20,21 +19,9 @@ static __always_inline int sample(void *ctx)
 	now = bpf_ktime_get_ns();
 	if (now - s->it.start_ns < suspect_ns)
 		return 0;
-	first = s->sample_ns == 0;
 	on_cpu = s->it.part_ns[LT_PART_ON_CPU] + (now - (s->unsettled ? s->in_ns : s->on_ns));
-	if (first) {
-		e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
-		if (e) {
-			e->ts_ns = now;
-			e->kind = LT_REC_SUSPECT;
-			e->size = sizeof(*e);
-			e->slot = index;
-			e->tgid = s->tgid;
-			e->tid = s->tid;
-			e->pad = 0;
-			bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
-		}
-	}
+	if (!s->sample_ns)
+		send_bare(LT_REC_SUSPECT, s, index, now);
 	if (take_stacks) {
 		struct capture_request request = {.now = now,
 						  .weight_ns = on_cpu - s->sample_ns,

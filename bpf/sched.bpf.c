@@ -2,9 +2,6 @@
 /* The scheduler's view: the ledger, the end of a poll that slept, what was waited for, who ended the wait. */
 #include "common.bpf.h"
 
-#define TASK_INTERRUPTIBLE 1
-#define TASK_UNINTERRUPTIBLE 2
-#define TASK_STOPPED_OR_TRACED (4 | 8)
 #define SHORT_WAIT_NS 1000000 /* shorter waits keep no target: resolving costs as much as they last */
 
 /* Time that the thread's cgroups, up to four levels, have spent throttled so far. */
@@ -22,39 +19,6 @@ static __always_inline u64 throttled_time(struct task_struct *t)
 		tg = tg->parent;
 	}
 	return sum;
-}
-
-/* Books the wait of `blocked_ns` that is over. */
-static __always_inline void book_wait(struct lt_slot *s, u32 index, u64 blocked_ns)
-{
-	struct lt_wait *w;
-	s32 nr = s->off_nr;
-	u32 flags = 0;
-	int longest;
-
-	if (s->off_prev_state & TASK_STOPPED_OR_TRACED)
-		flags |= LT_WAIT_STOPPED;
-	else if (nr < 0)
-		flags |= LT_WAIT_FAULT;
-	if (s->off_prev_state & TASK_UNINTERRUPTIBLE)
-		flags |= LT_WAIT_UNINTERRUPTIBLE;
-
-	w = lt_wait_find(&s->it, nr, flags, lt_wait_key(nr, s->off_arg0, s->off_fd));
-	longest = lt_wait_add(w, blocked_ns);
-	/* A wait with a timeout, as CPython's for the GIL, is ended by somebody only the last time. */
-	if (s->wake_pid && (longest || !w->waker_pid)) {
-		w->waker_pid = s->wake_pid;
-		w->waker_tid = s->wake_tid;
-		__builtin_memcpy(w->waker_comm, s->wake_comm, sizeof(w->waker_comm));
-	}
-	if (!longest)
-		return;
-	w->nr = nr;
-	w->flags = flags;
-	w->arg0 = s->off_arg0;
-	w->arg1 = s->off_arg1;
-	w->capture = s->off_capture;
-	w->target = s->in_target;
 }
 
 /* Books the last off-CPU segment of the current thread, now that the scheduler has told its run-queue part.
@@ -99,10 +63,8 @@ int settle_current(u32 index)
 			__builtin_memcpy(s->it.preempted_by_comm, s->in_prev_comm, LT_COMM_LEN);
 		}
 	}
-	if (seg.blocked_ns) {
-		book_wait(s, index, seg.blocked_ns);
-		lt_keep_segment(&s->it, s->off_capture, seg.blocked_ns);
-	}
+	if (seg.blocked_ns)
+		lt_book_wait(s, seg.blocked_ns);
 	return 0;
 }
 
@@ -139,6 +101,12 @@ static __always_inline void switch_in(struct task_struct *next, struct task_stru
 				      u32 index, u64 now)
 {
 	s->switches++;
+	if (s->in_hook) {
+		if (s->hook_left_ns)
+			__sync_fetch_and_add(&s->hook_off_ns, now - s->hook_left_ns);
+		s->hook_left_ns = 0;
+		return;
+	}
 	s->running = 1;
 	s->in_ns = now;
 	s->in_prev_pid = 0;
@@ -156,7 +124,7 @@ static __always_inline void switch_in(struct task_struct *next, struct task_stru
 		 * iteration's. */
 		lt_begin(s, s->off_ns, LT_BEGAN_STOPPED);
 		s->off_reason = LT_OFF_STOPPED;
-		s->off_prev_state = TASK_STOPPED_OR_TRACED;
+		s->off_prev_state = LT_TASK_STOPPED_OR_TRACED;
 		s->off_fd = -1;
 		s->off_capture = 0;
 		pulse(index, s->off_ns);
@@ -204,9 +172,13 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 	struct lt_poll_call call = {};
 	u64 since;
 
+	s->switches++;
+	if (s->in_hook) {
+		s->hook_left_ns = now;
+		return;
+	}
 	heal(prev, s, index, now);
 	settle(s, index);
-	s->switches++;
 	s->running = 0;
 	if (s->in_ns)
 		s->clock_skew = s->in_ns - prev->sched_info.last_arrival;
@@ -224,7 +196,6 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 			if (s->it.in_poll && armed && armed <= s->it.start_ns) {
 				/* The hook closed the last iteration at this poll's entry; this one never
 				 * was. */
-				s->phase = LT_PHASE_IDLE;
 				pulse(index, 0);
 			} else {
 				iteration_end(index, now, LT_ENDED_POLL);
@@ -232,13 +203,12 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 			}
 		} else if (verdict == LT_POLL_TAKEOVER) {
 			pulse(index, 0);
-			s->phase = LT_PHASE_IDLE;
 			s->poll_ns = now;
 		}
 		s->phase = LT_PHASE_IDLE;
 		s->off_ns = now;
 		s->off_nr = nr;
-		s->off_reason = (state & TASK_STOPPED_OR_TRACED) ? LT_OFF_STOPPED : LT_OFF_NONE;
+		s->off_reason = (state & LT_TASK_STOPPED_OR_TRACED) ? LT_OFF_STOPPED : LT_OFF_NONE;
 		return;
 	}
 	if (s->phase != LT_PHASE_BUSY)
@@ -247,18 +217,16 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 	s->it.in_poll = 0;
 	since = hook_since;
 	lt_switch_out(s, now, since,
-		      state == 0			 ? LT_OFF_PREEMPTED
-		      : (state & TASK_STOPPED_OR_TRACED) ? LT_OFF_STOPPED
-							 : LT_OFF_BLOCKED);
+		      state == 0			    ? LT_OFF_PREEMPTED
+		      : (state & LT_TASK_STOPPED_OR_TRACED) ? LT_OFF_STOPPED
+							    : LT_OFF_BLOCKED);
 	s->off_nr = nr;
 	s->off_arg0 = regs->di;
 	s->off_arg1 = regs->si;
-	s->off_arg2 = regs->dx;
 	s->off_ip = regs->ip;
 	s->off_sp = regs->sp;
 	s->off_bp = regs->bp;
 	s->off_prev_state = state;
-	s->wake_ns = 0;
 	s->wake_pid = 0;
 	s->off_capture = 0;
 	s->off_throttled = throttled_time(prev);
@@ -327,39 +295,15 @@ static __always_inline int is_waker(struct task_struct *waker, struct lt_slot *s
 {
 	s32 nr = (s32)user_regs(waker)->orig_ax, waits_in = s->off_nr;
 
-	if (waits_in == LT_NR_wait4 || waits_in == LT_NR_waitid || waits_in == 56 || waits_in == 58 ||
-	    waits_in == 435)
-		return (waker->flags & PF_EXITING) || nr == 59 ||
-		       nr == 322; /* exit; vfork ends at exec too */
+	if (lt_waits_for_child(waits_in)) /* vfork's wait ends at exec too */
+		return (waker->flags & PF_EXITING) || nr == LT_NR_execve || nr == LT_NR_execveat;
 	if (waits_in == LT_NR_futex)
 		return ((u32)waker->tgid == s->tgid || !(s->off_arg1 & FUTEX_PRIVATE_FLAG)) &&
 		       (nr == LT_NR_futex || (waker->flags & PF_EXITING));
 	if (waits_in == LT_NR_nanosleep || waits_in == LT_NR_clock_nanosleep || waits_in < 0)
 		return 0;
-	switch (nr) {
-	case 0:
-	case 1:
-	case 3:
-	case 17:
-	case 18:
-	case 19:
-	case 20:
-	case 40: /* read write close pread pwrite readv writev sendfile */
-	case 42:
-	case 43:
-	case 44:
-	case 45:
-	case 46:
-	case 47:
-	case 48: /* connect accept sendto recvfrom sendmsg recvmsg shutdown */
-	case 73:
-	case 275:
-	case 276:
-	case 288:
-	case 299:
-	case 307: /* flock splice tee accept4 recvmmsg sendmmsg */
+	if (lt_gives_data(nr))
 		return 1;
-	}
 	return (waker->flags & PF_EXITING) != 0; /* its descriptors close */
 }
 
@@ -374,7 +318,6 @@ int BPF_PROG(on_waking, struct task_struct *t)
 	s = slot_of(t, &index);
 	if (!s || s->phase != LT_PHASE_BUSY || s->running || s->off_reason != LT_OFF_BLOCKED)
 		return 0;
-	s->wake_ns = bpf_ktime_get_ns();
 	waker = bpf_get_current_task_btf();
 	if (!waker->mm && !(waker->flags & PF_EXITING))
 		return 0;

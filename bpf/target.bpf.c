@@ -59,13 +59,7 @@ static __always_inline void send_path(struct file *file, struct lt_slot *s, u32 
 		count_drop(LT_DROP_PATH_RING_FULL);
 		return;
 	}
-	e->hdr.ts_ns = bpf_ktime_get_ns();
-	e->hdr.kind = LT_REC_PATH;
-	e->hdr.size = sizeof(*e);
-	e->hdr.slot = index;
-	e->hdr.tgid = s->tgid;
-	e->hdr.tid = s->tid;
-	e->hdr.pad = 0;
+	fill_header(&e->hdr, LT_REC_PATH, sizeof(*e), bpf_ktime_get_ns(), index, s->tgid, s->tid);
 	e->inode = inode;
 	e->device = device;
 	d = BPF_CORE_READ(file, f_path.dentry);

@@ -48,6 +48,7 @@ Traced trace_victim(const std::string& name, std::vector<std::string> args,
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   t.stalls = of_pid(trace.stalls(), victim.pid());
   for (const json& s : t.stalls) expect_sum(s);
+  if (t.stalls.size() != t.truth.size()) printf("%s\n", trace.summary().value_or(json()).dump().c_str());
   if (after) after(victim);
   return t;
 }
@@ -79,22 +80,20 @@ TEST(Breakdown, RunqueueTimeIsToldApartAndNamesWhoRanInstead) {
   EXPECT_GE(by_hog, 1u) << "others may run too, but not always";
 }
 
-/// A cgroup of the cpu controller with a quota, v1 or v2, removed at the end.
-class Quota {
+/// A cgroup of one controller with its limits set, v1 or v2, removed at the end.
+class Group {
  public:
-  Quota() {
-    namespace fs = std::filesystem;
-    if (fs::exists("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") || fs::exists("/sys/fs/cgroup/cpu/cpu.shares")) {
-      path_ = "/sys/fs/cgroup/cpu/looptrace-test-" + std::to_string(getpid());
-      ok_ = mkdir(path_.c_str(), 0755) == 0 && put("cpu.cfs_period_us", "100000") &&
-            put("cpu.cfs_quota_us", "20000");
-    } else {
-      put_at("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
-      path_ = "/sys/fs/cgroup/looptrace-test-" + std::to_string(getpid());
-      ok_ = mkdir(path_.c_str(), 0755) == 0 && put("cpu.max", "20000 100000");
-    }
+  using Settings = std::vector<std::pair<std::string, std::string>>;
+
+  Group(const std::string& controller, const Settings& v1, const Settings& v2) {
+    const std::string name = "/looptrace-test-" + controller + std::to_string(getpid());
+    const bool old = std::filesystem::exists("/sys/fs/cgroup/" + controller + "/cgroup.procs");
+    if (!old) put_at("/sys/fs/cgroup/cgroup.subtree_control", "+" + controller);
+    path_ = "/sys/fs/cgroup" + (old ? "/" + controller : "") + name;
+    ok_ = mkdir(path_.c_str(), 0755) == 0;
+    for (const auto& [file, text] : old ? v1 : v2) ok_ = ok_ && put(file, text);
   }
-  ~Quota() { rmdir(path_.c_str()); }
+  ~Group() { rmdir(path_.c_str()); }
   bool ok() const { return ok_; }
   bool join(pid_t pid) { return put("cgroup.procs", std::to_string(pid)); }
 
@@ -111,7 +110,8 @@ class Quota {
 
 TEST(Breakdown, ThrottlingIsNotTheCodesFault) {
   LOOPTRACE_NEEDS_ROOT();
-  Quota quota;
+  Group quota("cpu", {{"cpu.cfs_period_us", "100000"}, {"cpu.cfs_quota_us", "20000"}},
+              {{"cpu.max", "20000 100000"}});
   if (!quota.ok()) GTEST_SKIP() << "no cgroup with a CPU quota can be made here";
   const Traced t =
       trace_victim("epoll_cpu", {"--stall-ms", "350"}, [&](Victim& v) { ASSERT_TRUE(quota.join(v.pid())); });
@@ -124,6 +124,25 @@ TEST(Breakdown, ThrottlingIsNotTheCodesFault) {
                 truth["end_ns"].get<double>() - truth["start_ns"].get<double>(), 1e7);
     EXPECT_GT(part(s, "runqueue"), part(s, "blocked")) << s.dump();
   }
+}
+
+TEST(Breakdown, MemoryReclaimIsToldFromTheProgramsOwnWaits) {
+  LOOPTRACE_NEEDS_ROOT();
+  Group memory("memory", {{"memory.limit_in_bytes", "16M"}}, {{"memory.max", "16M"}});
+  if (!memory.ok()) GTEST_SKIP() << "no cgroup with a memory limit can be made here";
+  const Traced t = trace_victim("reclaim", {"--stall-ms", "300", "--dir", "/var/tmp"},
+                                [&](Victim& v) { ASSERT_TRUE(memory.join(v.pid())); });
+  if (t.skipped) GTEST_SKIP() << "the victim cannot run here";
+  ASSERT_EQ(t.stalls.size(), t.truth.size());
+  // Much of it runs on the CPU; whatever it waits for is reclaim, though the thread waits in no system call.
+  uint64_t reclaim = 0, others = 0;
+  for (const json& s : t.stalls) {
+    for (const json& w : s.value("waits", json::array())) {
+      (w["cause"] == "page_fault" ? reclaim : others) += w["duration_ns"].get<uint64_t>();
+    }
+  }
+  EXPECT_GT(reclaim, 0u) << t.stalls.front().dump();
+  EXPECT_LT(others, reclaim / 10) << t.stalls.front().dump();
 }
 
 TEST(Breakdown, AStopByItselfIsStopped) {

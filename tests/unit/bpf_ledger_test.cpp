@@ -49,6 +49,53 @@ TEST(Ledger, PartsSumToTheDurationInAnyOrderOfEvents) {
   }
 }
 
+TEST(Ledger, TimePreemptedInOurOwnHookIsRunQueue) {
+  lt_slot s{};
+  lt_begin(&s, 100, LT_BEGAN_SLEPT);
+  lt_book_preempted(&s, 250);
+  EXPECT_EQ(lt_end(&s, 1000, 1), 900u);
+  EXPECT_EQ(s.it.part_ns[LT_PART_RUNQUEUE], 250u);
+  EXPECT_EQ(s.it.part_ns[LT_PART_ON_CPU], 650u);
+  EXPECT_EQ(s.it.certain_ns, 900u) << "the hook saw all of it";
+}
+
+TEST(Ledger, TimePreemptedInOurOwnHookOutsideOfAnIterationIsNobodys) {
+  lt_slot s{};
+  s.phase = LT_PHASE_IDLE;
+  lt_book_preempted(&s, 250);
+  EXPECT_EQ(sum_of(s.it), 0u);
+  lt_begin(&s, 100, LT_BEGAN_SLEPT);
+  lt_switch_out(&s, 150, 0, LT_OFF_BLOCKED);
+  lt_book_preempted(&s, 250);
+  EXPECT_EQ(sum_of(s.it), 50u);
+}
+
+TEST(Ledger, AWaitIsBookedWithAllThatTheSlotKnowsOfIt) {
+  lt_slot s{};
+  lt_begin(&s, 0, LT_BEGAN_SLEPT);
+  s.off_nr = LT_NR_poll;
+  s.off_fd = 7;
+  s.off_arg0 = 11;
+  s.off_prev_state = LT_TASK_UNINTERRUPTIBLE;
+  s.off_capture = 3;
+  s.in_target.fd = 7;
+  s.wake_pid = 42;
+  lt_book_wait(&s, 500);
+  s.off_capture = 4;
+  s.wake_pid = 43;
+  lt_book_wait(&s, 200);
+  ASSERT_EQ(s.it.nwaits, 1u);
+  const lt_wait& w = s.it.waits[0];
+  EXPECT_EQ(w.count, 2u);
+  EXPECT_EQ(w.total_ns, 700u);
+  EXPECT_EQ(w.longest_ns, 500u);
+  EXPECT_EQ(w.capture, 3u);
+  EXPECT_EQ(w.waker_pid, 42u) << "of the longest";
+  EXPECT_EQ(w.flags, static_cast<__u32>(LT_WAIT_UNINTERRUPTIBLE));
+  EXPECT_EQ(w.target.fd, 7);
+  EXPECT_EQ(s.it.top[0].ns + s.it.top[1].ns + s.it.top[2].ns + s.it.top[3].ns, 700u);
+}
+
 TEST(Ledger, APreemptedThreadWasInTheRunQueueAllTheTime) {
   lt_slot s{};
   lt_begin(&s, 100, LT_BEGAN_SLEPT);

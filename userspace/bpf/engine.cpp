@@ -167,7 +167,6 @@ struct Engine::Impl {
   RingBufferPtr ring;
   const OnRecord* on_record = nullptr;
   std::vector<LinkPtr> links;
-  std::vector<UniqueFd> perf_fds;
 
   bool fentry = false;
   std::vector<LinkPtr> hook_links;  // permanent hooks
@@ -335,6 +334,8 @@ Result<void> Engine::attach() {
   }
   return {};
 }
+
+void Engine::close() { impl_->skel->bss->closing = 1; }
 
 Result<void> Engine::find_sleepers() {
   LinkPtr link(bpf_program__attach_iter(impl_->skel->progs.find_sleepers, nullptr));

@@ -52,6 +52,10 @@ class Engine {
   /// Attaches the scheduler, process and sampling programs, and the hooks that stay for good.
   Result<void> attach();
 
+  /// Ends the account at this moment: no stall is counted or sent from here on. What was counted is in the
+  /// ring.
+  void close();
+
   /// Finds the threads of targets that sleep in a poll now. Call once, when the targets are known.
   Result<void> find_sleepers();
 

@@ -27,10 +27,6 @@ constexpr size_t kKeepRecent = 32;
 // A shorter turn in the run queue names nobody: the kernel side does not keep who ran instead.
 constexpr uint64_t kPreemptionWorthNaming = 1'000'000;
 
-std::string comm_text(const char (&comm)[LT_COMM_LEN]) {
-  return std::string(comm, strnlen(comm, LT_COMM_LEN));
-}
-
 const char* ended_by_name(uint32_t ended_by) {
   switch (ended_by) {
     case LT_ENDED_EXIT:

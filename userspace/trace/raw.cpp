@@ -13,6 +13,10 @@ bool RawCapture::same_python(const RawCapture& other) const {
   return true;
 }
 
+std::string comm_text(const char (&comm)[LT_COMM_LEN]) {
+  return std::string(comm, strnlen(comm, LT_COMM_LEN));
+}
+
 const lt_hdr* record_header(std::span<const std::byte> bytes) {
   if (bytes.size() < sizeof(lt_hdr)) return nullptr;
   const auto* hdr = reinterpret_cast<const lt_hdr*>(bytes.data());

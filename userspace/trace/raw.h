@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "looptrace.h"
@@ -33,6 +34,9 @@ struct RawCapture {
  private:
   bool same_python(const RawCapture& other) const;
 };
+
+/// A thread's name, which fills its array without a terminator at its longest.
+std::string comm_text(const char (&comm)[LT_COMM_LEN]);
 
 /// The header of a ring record, if the record is as long as it says.
 const lt_hdr* record_header(std::span<const std::byte> bytes);

@@ -22,10 +22,10 @@
 #include "loop_identity.h"
 #include "record/histogram.h"
 #include "stacks/elf_object.h"
-#include "stacks/user_unwinder.h"
 #include "targets/cgroup.h"
 #include "targets/fd_target.h"
 #include "targets/scan.h"
+#include "trace/blocked_stack.h"
 #include "trace/clock.h"
 
 namespace looptrace {
@@ -42,10 +42,6 @@ constexpr uint64_t kHousekeepingNs = 1'000'000'000;
 constexpr uint64_t kRescanNs = 1'000'000'000;
 constexpr HistogramShape kShape{LT_HIST_MIN_BITS, LT_HIST_SUB_BITS, LT_HIST_MAX_BITS};
 
-std::string comm_text(const char (&comm)[LT_COMM_LEN]) {
-  return std::string(comm, strnlen(comm, LT_COMM_LEN));
-}
-
 /// A copy of a slot that the kernel did not switch during the copying; nothing if it would not hold still.
 std::optional<lt_slot> snapshot(const lt_slot& live) {
   for (int tries = 0; tries < 4; ++tries) {
@@ -58,44 +54,35 @@ std::optional<lt_slot> snapshot(const lt_slot& live) {
   return std::nullopt;
 }
 
-/// Books the present state up to `now` in a copy, as the kernel will when it ends.
+/// Books the present state up to `now` in a copy, as the kernel will when it ends. How much of a segment was
+/// spent in the run queue is not known before then: it counts as blocked.
 void book_until(lt_slot& s, uint64_t now, uint64_t hook_since) {
-  const auto book_wait = [&](uint64_t ns) {
-    if (!ns) return;
-    uint32_t flags = 0;
-    if (s.off_reason == LT_OFF_STOPPED) {
-      flags |= LT_WAIT_STOPPED;
-    } else if (s.off_nr < 0) {
-      flags |= LT_WAIT_FAULT;
-    }
-    if (s.off_prev_state & 2) flags |= LT_WAIT_UNINTERRUPTIBLE;
-    lt_wait* w = lt_wait_find(&s.it, s.off_nr, flags, lt_wait_key(s.off_nr, s.off_arg0, s.off_fd));
-    if (!lt_wait_add(w, ns)) return;
-    w->nr = s.off_nr;
-    w->arg0 = s.off_arg0;
-    w->arg1 = s.off_arg1;
-    w->capture = s.off_capture;
-    w->waker_pid = 0;
-    w->target.kind = LT_TARGET_NONE;
-    w->target.fd = s.off_fd;
-    lt_keep_segment(&s.it, s.off_capture, ns);
+  const auto book_off = [&](uint64_t until) {
+    if (const lt_off_segment seg = lt_switch_in(&s, until, 0); seg.blocked_ns)
+      lt_book_wait(&s, seg.blocked_ns);
   };
-  if (s.unsettled == LT_UNSETTLED_WAIT) {
-    const uint32_t reason = s.off_reason;
-    const lt_off_segment seg = lt_switch_in(&s, s.in_ns, 0);
-    s.off_reason = reason;
-    book_wait(seg.blocked_ns);
-    s.off_reason = LT_OFF_NONE;
-  }
+  if (s.unsettled == LT_UNSETTLED_WAIT) book_off(s.in_ns);
   if (s.running) {
     lt_book_running(&s, now, hook_since);
   } else {
-    const uint32_t reason = s.off_reason;
-    const lt_off_segment seg = lt_switch_in(&s, now, 0);
-    s.off_reason = reason;
-    book_wait(seg.blocked_ns);
+    s.wake_pid = 0;
+    s.in_target.kind = LT_TARGET_NONE;
+    s.in_target.fd = s.off_fd;
+    book_off(now);
     lt_keep_stretch(&s.it, now);
   }
+}
+
+struct BusyIdle {
+  uint64_t busy_ns, idle_ns;
+};
+
+/// Since the slot was taken, the present state included up to `now`.
+BusyIdle busy_and_idle(const lt_stats& stats, const lt_slot& s, uint64_t now) {
+  BusyIdle sum{stats.busy_ns, stats.idle_ns};
+  if (s.phase == LT_PHASE_BUSY && now > s.it.start_ns) sum.busy_ns += now - s.it.start_ns;
+  if (s.phase == LT_PHASE_IDLE && now > s.poll_ns) sum.idle_ns += now - s.poll_ns;
+  return sum;
 }
 
 /// A poll that recurs; or that slept through all of our watching, if it is not what a waiting client does.
@@ -230,6 +217,7 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
     }
   }
   watcher_->stop();
+  engine_->close();  // before the last read: a stall that is counted is a stall that is read
   reader_.request_stop();
   reader_.join();
   worker_.request_stop();
@@ -320,7 +308,6 @@ void Tracer::work(std::stop_token stop) {
 
 void Tracer::finish() {
   report_loops(monotonic_ns());
-  report_drops();
   fill_summary();
   check(sink_.summary(summary_));
 }
@@ -382,9 +369,8 @@ void Tracer::process_changed(const lt_process_event& event) {
       matches_.erase(tgid);
       return;
     case LT_PROC_EXEC:
-      if (TracedProcess* process = processes_->find(tgid)) {
+      if (processes_->find(tgid)) {
         symbolizer_->forget(static_cast<pid_t>(tgid));
-        (void)process;
         processes_->forget(tgid);
       }
       [[fallthrough]];
@@ -402,12 +388,14 @@ void Tracer::rescan(uint64_t now) {
   if (!rescan_ || config_.engine.every_process || now - last_rescan_ns_ < kRescanNs) return;
   rescan_ = false;
   last_rescan_ns_ = now;
+  bool found = false;
   for (const Target& target : scan(procfs_, *matcher_)) {
     const auto tgid = static_cast<uint32_t>(target.facts.pid);
-    if (matches_.contains(tgid) || !consider(tgid)) continue;
-    watcher_->discover();
-    (void)engine_->find_sleepers();
+    found |= !matches_.contains(tgid) && consider(tgid);
   }
+  if (!found) return;
+  watcher_->discover();
+  (void)engine_->find_sleepers();
 }
 
 void Tracer::loop_found(const lt_loop_event& event) {
@@ -501,23 +489,14 @@ void Tracer::capture(std::span<const std::byte> bytes) {
       slot.py_tstate = process->runtime->thread_state(static_cast<pid_t>(loop->tid));
   }
   // Taken before the process's tables were there: while the thread is still blocked, its stack is too.
-  if (c->head.unwind_status == LT_UNWIND_OFF && c->head.reason == LT_CAPTURE_SWITCH) unwind_late(*c, *loop);
+  if (c->head.unwind_status == LT_UNWIND_OFF && c->head.reason == LT_CAPTURE_SWITCH) {
+    const TracedProcess* process = processes_->find(loop->tgid);
+    const auto now = snapshot(slot);
+    if (process && now && now->off_capture == c->head.id) {
+      if (auto stack = walk_blocked(*process, *now, slot)) std::move(*stack).move_into(*c);
+    }
+  }
   assembler_->add_capture(*loop, std::move(*c), slot);
-}
-
-void Tracer::unwind_late(RawCapture& c, const LoopState& loop) {
-  const lt_slot& slot = engine_->slot(loop.slot);
-  TracedProcess* process = processes_->find(loop.tgid);
-  const uint64_t switches = slot.switches;
-  if (slot.running || slot.off_capture != c.head.id || !process || !process->modules) return;
-  const UnwoundStack stack = unwind(*process->modules, {c.head.ip, c.head.sp, c.head.bp},
-                                    memory_reader(static_cast<pid_t>(loop.tgid)), LT_MAX_USER);
-  std::vector<lt_py_frame> python;
-  if (process->runtime && slot.py_tstate) python = process->runtime->walk(slot.py_tstate);
-  if (slot.switches != switches) return;  // it ran meanwhile
-  c.user = stack.addresses;
-  c.python = std::move(python);
-  c.head.unwind_status = stack.status;
 }
 
 bool Tracer::parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const {
@@ -567,7 +546,7 @@ void Tracer::stall(const lt_stall& record) {
   bool stale = false;
   const IterationView view{record.it,        record.end_ns,  record.ended_by,
                            record.poll_kind, record.poll_fd, false};
-  emit(assembler_->build(*loop, process, view, comm_text(slot.comm), was_open ? loop->open_id : next_id(),
+  emit(assembler_->build(*loop, process, view, comm_text(record.comm), was_open ? loop->open_id : next_id(),
                          stale));
   if (stale) processes_->refresh(process, monotonic_ns());
 }
@@ -592,7 +571,9 @@ void Tracer::take_live_stack(LoopState& loop, TracedProcess& process, const lt_s
   for (const LiveStack& l : loop.live) {
     if (l.nr == s.off_nr && l.key == key) return;
   }
-  if (!process.modules || loop.live.size() >= LT_MAX_WAITS) return;
+  if (loop.live.size() >= LT_MAX_WAITS) return;
+  auto stack = walk_blocked(process, s, engine_->slot(loop.slot));
+  if (!stack) return;
   LiveStack live;
   live.nr = s.off_nr;
   live.key = key;
@@ -602,13 +583,7 @@ void Tracer::take_live_stack(LoopState& loop, TracedProcess& process, const lt_s
   c.head.reason = LT_CAPTURE_SWITCH;
   c.head.nr = s.off_nr;
   c.head.sp = s.off_sp;
-  const UnwoundStack stack = unwind(*process.modules, {s.off_ip, s.off_sp, s.off_bp},
-                                    memory_reader(static_cast<pid_t>(process.tgid)), LT_MAX_USER);
-  c.user = stack.addresses;
-  c.head.unwind_status = stack.status;
-  if (process.runtime && s.py_tstate) c.python = process.runtime->walk(s.py_tstate);
-  // Exact only if the thread has not run meanwhile.
-  if (engine_->slot(loop.slot).switches != s.switches) return;
+  std::move(*stack).move_into(c);
   loop.turn_to(s.it.seq);
   loop.live.push_back(std::move(live));
 }
@@ -627,14 +602,7 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
     engine_->slot(loop.slot).py_tstate = s.py_tstate;
   }
-  const size_t known = loop.live.size();
-  take_live_stack(loop, process, s);
-  if (loop.live.size() == known) return;
-  RawCapture& walked = loop.live.back().capture;
-  c.user = std::move(walked.user);
-  c.python = std::move(walked.python);
-  c.head.unwind_status = walked.head.unwind_status;
-  loop.live.pop_back();
+  if (auto stack = walk_blocked(process, s, engine_->slot(loop.slot))) std::move(*stack).move_into(c);
 }
 
 void Tracer::open_due(uint32_t index, uint64_t start_ns) {
@@ -693,7 +661,6 @@ void Tracer::open_due(uint32_t index, uint64_t start_ns) {
 }
 
 void Tracer::warn(std::string code, std::string message) {
-  ++warned_[code];
   check(sink_.warning({clock_ns(CLOCK_REALTIME), std::move(code), std::move(message)}));
 }
 
@@ -783,10 +750,7 @@ void Tracer::report_loop(LoopState& loop, uint64_t now, uint64_t interval, uint6
   const auto s = snapshot(engine_->slot(loop.slot));
   if (!s || !s->confirmed || s->generation - loop.generation > 1) return;
   const lt_stats stats = engine_->stats(loop.slot);
-  const uint64_t busy =
-      stats.busy_ns + (s->phase == LT_PHASE_BUSY && now > s->it.start_ns ? now - s->it.start_ns : 0);
-  const uint64_t idle =
-      stats.idle_ns + (s->phase == LT_PHASE_IDLE && now > s->poll_ns ? now - s->poll_ns : 0);
+  const auto [busy, idle] = busy_and_idle(stats, *s, now);
 
   LoopRecord r;
   r.time_ns = clock_ns(CLOCK_REALTIME);
@@ -870,10 +834,7 @@ std::vector<LoopListing> Tracer::listing(uint64_t elapsed_ns) {
     l.thread_name = comm_text(s->comm);
     l.loop.kind = poll_kind_name(s->loop.call.kind);
     if (s->loop.call.fd >= 0) l.loop.fd = s->loop.call.fd;
-    const uint64_t busy =
-        stats.busy_ns + (s->phase == LT_PHASE_BUSY && now > s->it.start_ns ? now - s->it.start_ns : 0);
-    const uint64_t idle =
-        stats.idle_ns + (s->phase == LT_PHASE_IDLE && now > s->poll_ns ? now - s->poll_ns : 0);
+    const auto [busy, idle] = busy_and_idle(stats, *s, now);
     l.iterations_per_second =
         elapsed_ns ? static_cast<double>(stats.iterations) * 1e9 / static_cast<double>(elapsed_ns) : 0;
     l.utilization = busy + idle ? static_cast<double>(busy) / static_cast<double>(busy + idle) : 0;

@@ -72,7 +72,6 @@ class Tracer {
   void loop_gone(const lt_loop_event& event);
   void warm_up();
   void capture(std::span<const std::byte> bytes);
-  void unwind_late(RawCapture& capture, const LoopState& loop);
   void stall(const lt_stall& record);
   void open_due(uint32_t slot, uint64_t start_ns);
   void process_changed(const lt_process_event& event);
@@ -112,7 +111,6 @@ class Tracer {
   std::unordered_map<uint32_t, Match> matches_;  // targets by tgid, where not every process is one
   std::vector<uint32_t> cold_;                   // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
-  std::map<std::string, uint64_t> warned_;
   uint64_t start_ns_ = 0;
   uint64_t last_report_ns_ = 0;
   uint64_t last_hooked_ns_ = 0;

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/blocked_stack.h"
+
+#include "stacks/user_unwinder.h"
+
+namespace looptrace {
+
+void BlockedStack::move_into(RawCapture& capture) && {
+  capture.user = std::move(user);
+  capture.python = std::move(python);
+  capture.head.unwind_status = status;
+}
+
+std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,
+                                         const lt_slot& live) {
+  if (slot.running || !process.modules) return std::nullopt;
+  BlockedStack stack;
+  UnwoundStack walked = unwind(*process.modules, {slot.off_ip, slot.off_sp, slot.off_bp},
+                               memory_reader(static_cast<pid_t>(process.tgid)), LT_MAX_USER);
+  stack.user = std::move(walked.addresses);
+  stack.status = walked.status;
+  if (process.runtime && slot.py_tstate) stack.python = process.runtime->walk(slot.py_tstate);
+  if (__atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != slot.switches) return std::nullopt;
+  return stack;
+}
+
+}  // namespace looptrace

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "trace/processes.h"
+#include "trace/raw.h"
+
+namespace looptrace {
+
+/// The user stack of a thread that is off CPU, walked from outside (process_vm_readv: pages that are swapped
+/// out are read in).
+struct BlockedStack {
+  std::vector<uint64_t> user;
+  std::vector<lt_py_frame> python;
+  uint32_t status = LT_UNWIND_OFF;  ///< enum lt_unwind_status
+
+  void move_into(RawCapture& capture) &&;
+};
+
+/// Walks from the registers that `slot` had when its thread left the CPU. `live` is the slot that the kernel
+/// writes: nothing is returned if its thread has run since `slot` was copied, so what is returned is exact.
+std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,
+                                         const lt_slot& live);
+
+}  // namespace looptrace
