@@ -427,5 +427,24 @@ TEST(Selectors, ADeletedProgramKeepsItsNames) {
   expect_named_stacks(trace, truth);
 }
 
+TEST(Selectors, AClientOfOneConnectionIsNoLoop) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim client("client_thread", {"--count", "60", "--stall-ms", "80", "--delay-ms", "3500"});
+  const std::string pid = std::to_string(client.pid());
+  Process list({LOOPTRACE_BINARY, "list", "-v", "--pid", pid, "-f", "json"});
+  EXPECT_EQ(list.wait(), 0) << list.errors();
+  EXPECT_TRUE(list.lines().empty()) << list.lines().front();
+  EXPECT_NE(list.errors().find("a synchronous client's"), std::string::npos) << list.errors();
+  // With no target named it is not reported either, once it has been looked at.
+  Trace everything({});
+  ASSERT_TRUE(everything.started());
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  const size_t before = of_pid(everything.stalls(), client.pid()).size();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  EXPECT_EQ(everything.stop(), 0);
+  EXPECT_EQ(of_pid(everything.stalls(), client.pid()).size(), before);
+  EXPECT_LE(before, 20u) << "it computes 80 ms of each 120";
+}
+
 }  // namespace
 }  // namespace looptrace::test

@@ -67,9 +67,11 @@ TEST(SocketTables, ParsesALine) {
 
 TEST(SocketTables, ParsesUnixLines) {
   const char* line = "0000000000000000: 00000002 00000000 00010000 0001 01 99 /run/a b.sock";
-  EXPECT_EQ(parse_unix_line(line, 99), "/run/a b.sock");
-  EXPECT_EQ(parse_unix_line("0000000000000000: 00000003 00000000 00000000 0001 03 99", 99), "");
-  EXPECT_EQ(parse_unix_line("0000000000000000: 00000003 00000000 00000000 0001 03 99 @x", 99), "@x");
+  EXPECT_EQ(parse_unix_line(line, 99)->path, "/run/a b.sock");
+  EXPECT_EQ(parse_unix_line("0000000000000000: 00000003 00000000 00000000 0001 03 99", 99)->path, "");
+  EXPECT_EQ(parse_unix_line("0000000000000000: 00000003 00000000 00000000 0001 03 99 @x", 99)->path, "@x");
+  EXPECT_TRUE(parse_unix_line("0000000000000000: 00000003 00000000 00000000 0001 03 99", 99)->connected);
+  EXPECT_FALSE(parse_unix_line("0000000000000000: 00000002 00000000 00010000 0001 01 99 /l", 99)->connected);
   EXPECT_FALSE(parse_unix_line(line, 9));
 }
 

@@ -53,6 +53,7 @@ struct WaitTarget {
   std::string peer;
   std::optional<uint32_t> pid;      ///< process: the child that was waited for
   std::optional<uint64_t> address;  ///< futex word
+  bool connected = false;           ///< a socket that has a peer; in no record
 };
 
 /// All waits of one iteration in one system call on one target.

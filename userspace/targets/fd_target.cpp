@@ -111,6 +111,7 @@ bool fill_inet(const ProcFs& procfs, pid_t pid, uint64_t inode, const char* kind
     target.kind = kind;
     target.local = found->local;
     target.peer = found->peer;
+    target.connected = !found->peer.empty();
     return true;
   }
   return false;
@@ -121,7 +122,8 @@ bool fill_unix(const ProcFs& procfs, pid_t pid, uint64_t inode, WaitTarget& targ
                                    [&](std::string_view line) { return parse_unix_line(line, inode); });
   if (!found) return false;
   target.kind = "unix";
-  target.path = *found;
+  target.path = found->path;
+  target.connected = found->connected;
   return true;
 }
 
@@ -207,13 +209,17 @@ std::optional<InetSocket> parse_inet_line(std::string_view line, uint64_t inode)
   return InetSocket{local->render(), peer->is_any() ? "" : peer->render()};
 }
 
-std::optional<std::string> parse_unix_line(std::string_view line, uint64_t inode) {
+std::optional<UnixSocket> parse_unix_line(std::string_view line, uint64_t inode) {
   // Num RefCount Protocol Flags Type St Inode Path; the path may hold blanks.
   const auto fields = words(line);
-  constexpr size_t kInode = 6;
+  constexpr size_t kState = 5, kInode = 6;
   if (fields.size() <= kInode || number<uint64_t>(fields[kInode]) != inode) return std::nullopt;
-  if (fields.size() == kInode + 1) return "";
-  return std::string(line.substr(static_cast<size_t>(fields[kInode + 1].data() - line.data())));
+  UnixSocket socket;
+  socket.connected = fields[kState] == "03";  // SS_CONNECTED of linux/net.h
+  if (fields.size() > kInode + 1) {
+    socket.path = line.substr(static_cast<size_t>(fields[kInode + 1].data() - line.data()));
+  }
+  return socket;
 }
 
 std::optional<WaitTarget> resolve_fd(const ProcFs& procfs, pid_t pid, int fd) {

@@ -28,7 +28,11 @@ struct InetSocket {
 };
 std::optional<InetSocket> parse_inet_line(std::string_view line, uint64_t inode);
 
-/// The path that a unix socket is bound to: "/run/x.sock", "@abstract", "" for an unnamed one.
-std::optional<std::string> parse_unix_line(std::string_view line, uint64_t inode);
+/// The line of /proc/net/unix that has this inode.
+struct UnixSocket {
+  std::string path;        ///< that it is bound to: "/run/x.sock", "@abstract", "" for an unnamed one
+  bool connected = false;  ///< it has a peer; one that listens has none
+};
+std::optional<UnixSocket> parse_unix_line(std::string_view line, uint64_t inode);
 
 }  // namespace looptrace

@@ -238,10 +238,20 @@ void Tracer::observe(uint64_t duration_ns, int signal_fd) {
   const uint64_t end = monotonic_ns() + duration_ns;
   while (monotonic_ns() < end) {
     engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
+    look_for_clients();
     pollfd fd{signal_fd, POLLIN, 0};
     if (poll(&fd, 1, kObserveMs) > 0) break;
   }
   engine_->stop_probe();
+}
+
+// A thread that polls one connection is no event loop, however long it does so.
+void Tracer::look_for_clients() {
+  for (LoopState& loop : loops_) {
+    if (!loop.tid || loop.polls || loop.ignored) continue;
+    const lt_slot& slot = engine_->slot(loop.slot);
+    if (slot.confirmed) loop.polls = look_at_poll(procfs_, slot);
+  }
 }
 
 void Tracer::read_ring(std::stop_token stop) {
@@ -458,14 +468,16 @@ void Tracer::loop_gone(const lt_loop_event& event) {
   if (!loop.tid || loop.generation + 1 != event.generation) return;
   const lt_stats& stats = engine_->stats(index);
   if (!loop.ignored) {
-    if (engine_->slot(index).confirmed) {
+    if (engine_->slot(index).confirmed && !loop.silent()) {
       ++loops_gone_;
       report_loop(
           loop, monotonic_ns(), monotonic_ns() - last_report_ns_,
           std::min(monotonic_ns() - last_report_ns_, engine_->hooked_ns(monotonic_ns()) - last_hooked_ns_));
     }
-    stalls_gone_ += stats.stalls;
-    unconfirmed_gone_ += stats.unconfirmed;
+    if (!loop.silent()) {
+      stalls_gone_ += stats.stalls;
+      unconfirmed_gone_ += stats.unconfirmed;
+    }
     if (TracedProcess* process = processes_->find(loop.tgid);
         process && process->loops && --process->loops == 0) {
       symbolizer_->forget(static_cast<pid_t>(loop.tgid));
@@ -481,7 +493,7 @@ void Tracer::capture(std::span<const std::byte> bytes) {
   auto c = decode_capture(bytes);
   if (!c) return;
   LoopState* loop = loop_at(c->head.hdr.slot, c->head.generation);
-  if (!loop || loop->ignored) return;
+  if (!loop || loop->silent()) return;
   lt_slot& slot = engine_->slot(loop->slot);
   if (!slot.py_tstate) {
     TracedProcess* process = processes_->find(loop->tgid);
@@ -533,7 +545,7 @@ void Tracer::emit(const Stall& stall) {
 void Tracer::stall(const lt_stall& record) {
   LoopState* loop = loop_at(record.hdr.slot, record.generation);
   if (!loop) ++orphan_stalls_;
-  if (!loop || loop->ignored) return;
+  if (!loop || loop->silent()) return;
   const lt_slot& slot = engine_->slot(loop->slot);
   if (record.poll_kind == LT_POLL_EPOLL) mark_shared_pollers(loop->tgid, record.poll_fd);
   if (parked(*loop, slot, record.it)) {
@@ -608,7 +620,7 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
 void Tracer::open_due(uint32_t index, uint64_t start_ns) {
   if (index >= loops_.size()) return;
   LoopState& loop = loops_[index];
-  if (!loop.tid || loop.ignored) return;
+  if (!loop.tid || loop.silent()) return;
   lt_slot& live = engine_->slot(index);
   auto s = snapshot(live);
   if (!s || s->generation != loop.generation || s->phase != LT_PHASE_BUSY || s->it.start_ns != start_ns ||
@@ -695,6 +707,7 @@ void Tracer::report_drops() {
 void Tracer::housekeeping(uint64_t now) {
   last_housekeeping_ns_ = now;
   report_drops();
+  if (config_.engine.every_process) look_for_clients();
   for (const LoopState& loop : loops_) {
     if (!loop.tid || loop.ignored) continue;
     TracedProcess* process = processes_->find(loop.tgid);
@@ -742,7 +755,7 @@ void Tracer::report_loops(uint64_t now) {
   last_report_ns_ = now;
   last_hooked_ns_ = hooked;
   for (LoopState& loop : loops_) {
-    if (loop.tid && !loop.ignored) report_loop(loop, now, interval, hooked_part);
+    if (loop.tid && !loop.silent()) report_loop(loop, now, interval, hooked_part);
   }
 }
 
@@ -792,7 +805,7 @@ void Tracer::fill_summary() {
   uint64_t seen = stalls_gone_, unconfirmed = unconfirmed_gone_;
   uint64_t loops = 0;
   for (const LoopState& loop : loops_) {
-    if (!loop.tid || loop.ignored) continue;
+    if (!loop.tid || loop.silent()) continue;
     const lt_stats& stats = engine_->stats(loop.slot);
     seen += stats.stalls;
     unconfirmed += stats.unconfirmed;
@@ -823,7 +836,7 @@ std::vector<LoopListing> Tracer::listing(uint64_t elapsed_ns) {
   std::vector<LoopListing> out;
   const uint64_t now = monotonic_ns();
   for (LoopState& loop : loops_) {
-    if (!loop.tid || loop.ignored) continue;
+    if (!loop.tid || loop.silent()) continue;
     const auto s = snapshot(engine_->slot(loop.slot));
     if (!s || !looks_like_loop(*s) || s->generation != loop.generation) continue;
     const lt_stats& stats = engine_->stats(loop.slot);
@@ -851,8 +864,11 @@ std::vector<std::string> Tracer::not_loops() {
   for (const LoopState& loop : loops_) {
     if (!loop.tid) continue;
     const lt_slot& s = engine_->slot(loop.slot);
-    if (looks_like_loop(s) && !loop.ignored) continue;
+    if (looks_like_loop(s) && !loop.silent()) continue;
     std::string why = loop.ignored ? "not selected" : "";
+    if (loop.polls && loop.polls->is_client) {
+      why = "its poll is on one connection, " + loop.polls->what + ": a synchronous client's";
+    }
     if (why.empty()) {
       const lt_poll_call& call = s.loop.call;
       why = std::string("its ") + poll_kind_name(call.kind);

@@ -71,6 +71,7 @@ class Tracer {
   void loop_found(const lt_loop_event& event);
   void loop_gone(const lt_loop_event& event);
   void warm_up();
+  void look_for_clients();
   void capture(std::span<const std::byte> bytes);
   void stall(const lt_stall& record);
   void open_due(uint32_t slot, uint64_t start_ns);

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/client_poll.h"
+
+#include <poll.h>
+
+#include <cstdio>
+
+#include "arch.h"
+#include "loop_identity.h"
+#include "record/cause.h"
+#include "runtimes/remote_memory.h"
+#include "targets/fd_target.h"
+
+namespace looptrace {
+
+namespace {
+
+/// The one descriptor of the poll that the thread sleeps in, by the call's own arguments.
+std::optional<int> polled_fd(pid_t pid, const std::string& syscall) {
+  int nr = -1;
+  uint64_t first = 0, second = 0;
+  if (std::sscanf(syscall.c_str(), "%d %lx %lx", &nr, &first, &second) != 3) return std::nullopt;
+  const RemoteMemory memory(pid);
+  switch (lt_poll_kind(nr, 0, 0)) {
+    case LT_POLL_POLL: {
+      const auto entry = memory.get<pollfd>(first);
+      return entry && second == 1 ? std::optional(entry->fd) : std::nullopt;
+    }
+    case LT_POLL_SELECT: {  // the set to read from; one word is as far as a client's descriptors go
+      const auto word = memory.get<uint64_t>(second);
+      if (!word || !first || first > 64 || __builtin_popcountll(*word) != 1) return std::nullopt;
+      return __builtin_ctzll(*word);
+    }
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::optional<ClientPoll> look_at_poll(const ProcFs& procfs, const lt_slot& live) {
+  const uint64_t switches = __atomic_load_n(&live.switches, __ATOMIC_ACQUIRE);
+  if (live.phase != LT_PHASE_IDLE || !lt_client_like(&live.loop.call)) return std::nullopt;
+  const auto pid = static_cast<pid_t>(live.tgid);
+  const auto syscall = procfs.read(pid, "task/" + std::to_string(live.tid) + "/syscall");
+  const auto fd = syscall ? polled_fd(pid, *syscall) : std::nullopt;
+  if (!fd) return std::nullopt;
+  const auto target = resolve_fd(procfs, pid, *fd);
+  // Still the same sleep: then the set and the descriptor were this poll's.
+  if (!target || __atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != switches) return std::nullopt;
+  return ClientPoll{target->connected, describe_target(*target)};
+}
+
+}  // namespace looptrace
