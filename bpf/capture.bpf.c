@@ -12,8 +12,11 @@ struct scratch {
 	struct py_walk py;
 	struct lt_module module; /* of the last frame: most callers are in the same one */
 	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
-	u32 pad;
+	u32 unknown_registers; /* of the present frame, a bit for each DWARF number */
+	u64 pt_regs, gregs; /* where the known ones are: in the kernel, or in a ucontext if that is nonzero */
+	u64 value;	    /* of the register that the present row names */
 };
+#define NO_REGISTERS 0xffff
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2);
@@ -98,6 +101,17 @@ u64 find_row(u32 file, u32 rows, u32 address)
 	return *(u64 *)&chunk->rows[lo & (LT_ROWS_PER_CHUNK - 1)];
 }
 
+static __always_inline long read_register(struct scratch *sc, u32 n)
+{
+	if (sc->unknown_registers & (1u << n))
+		return -1;
+	if (sc->gregs)
+		return bpf_probe_read_user(&sc->value, 8,
+					   (void *)(sc->gregs + 8 * LT_REGISTER_INDEX(LT_GREGS_ORDER, n)));
+	return bpf_probe_read_kernel(&sc->value, 8,
+				     (void *)(sc->pt_regs + 8 * LT_REGISTER_INDEX(LT_PT_REGS_ORDER, n)));
+}
+
 static long unwind_frame(u32 i, void *ctx)
 {
 	struct walk *w = ctx;
@@ -143,18 +157,23 @@ static long unwind_frame(u32 i, void *ctx)
 		return 1;
 	}
 	sc->exact = 0;
-	lt_unwind_step(row, &sc->frame, &step);
+	sc->value = 0;
+	if (lt_row_register(row) >= 0 && read_register(sc, lt_row_register(row))) {
+		sc->rec.unwind_status = LT_UNWIND_UNSUPPORTED;
+		return 1;
+	}
+	sc->unknown_registers = NO_REGISTERS;
+	lt_unwind_step(row, &sc->frame, sc->value, &step);
 	if (step.status == LT_STEP_SIGNAL) {
-		struct lt_frame to;
-
-		if (bpf_probe_read_user(&to.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
-		    bpf_probe_read_user(&to.sp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RSP)) ||
-		    bpf_probe_read_user(&to.bp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RBP))) {
+		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
+		    bpf_probe_read_user(&sc->frame.sp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RSP)) ||
+		    bpf_probe_read_user(&sc->frame.bp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RBP))) {
 			sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
-		sc->frame = to;
 		sc->exact = 1;
+		sc->unknown_registers = 0;
+		sc->gregs = step.cfa_at;
 		return 0;
 	}
 	if (step.status == LT_STEP_DEREF) {
@@ -163,14 +182,15 @@ static long unwind_frame(u32 i, void *ctx)
 			return 1;
 		}
 		step.cfa += step.cfa_add;
-		if (row.kind == LT_ROW_DEREF_RSP)
-			step.bp_at += step.cfa;
 	} else if (step.status != LT_STEP_CFA) {
 		sc->rec.unwind_status = step.status;
 		return 1;
 	}
+	if (step.saved_bp == LT_BP_FROM_CFA)
+		step.bp_at += step.cfa;
 	bp = sc->frame.bp;
-	if (bpf_probe_read_user(&ra, 8, (void *)(step.cfa - 8)) ||
+	ra = step.ra;
+	if ((!ra && bpf_probe_read_user(&ra, 8, (void *)(step.cfa - 8))) ||
 	    (step.saved_bp && bpf_probe_read_user(&bp, 8, (void *)step.bp_at))) {
 		sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
 		return 1;
@@ -179,7 +199,8 @@ static long unwind_frame(u32 i, void *ctx)
 		sc->rec.unwind_status = LT_UNWIND_END;
 		return 1;
 	}
-	if (step.cfa <= sc->frame.sp) {
+	/* vfork has no frame: its caller's sp is its own */
+	if (step.cfa < sc->frame.sp || (step.cfa == sc->frame.sp && !step.ra)) {
 		sc->rec.unwind_status = LT_UNWIND_BAD_FRAME;
 		return 1;
 	}
@@ -270,6 +291,9 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->module.file = 0;
 		/* Behind a `syscall` instruction pc may be past the function's last row. */
 		sc->exact = (s32)regs->orig_ax < 0;
+		sc->unknown_registers = sc->exact ? 0 : LT_SYSCALL_CLOBBERS;
+		sc->pt_regs = (u64)regs;
+		sc->gregs = 0;
 		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
 		if (p->py.minor && s->py_tstate) {
 			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);

@@ -16,12 +16,17 @@ struct lt_frame {
 /* What must be read to leave a frame. Addresses of 8-byte words. */
 struct lt_step {
 	__u32 status;	/* LT_UNWIND_END etc. if the walk ends here; LT_STEP_* otherwise */
-	__u32 saved_bp; /* nonzero: the caller's rbp is at bp_at */
+	__u32 saved_bp; /* LT_BP_* */
 	__u64 cfa;	/* valid if status == LT_STEP_CFA; else it is *(cfa_at) + cfa_add */
 	__u64 cfa_at;
 	__u64 cfa_add;
 	__u64 bp_at;
+	__u64 ra; /* nonzero: the return address; else it is at cfa - 8 */
 };
+
+#define LT_BP_KEPT 0	 /* the caller's rbp is this frame's */
+#define LT_BP_AT 1	 /* it is at bp_at */
+#define LT_BP_FROM_CFA 2 /* it is at cfa + bp_at */
 
 #define LT_STEP_CFA 100	   /* cfa is known: return address at cfa - 8 */
 #define LT_STEP_DEREF 101  /* read cfa from cfa_at first */
@@ -33,15 +38,34 @@ struct lt_step {
 #define LT_GREG_RSP 15
 #define LT_GREG_RIP 16
 
+/* Where register n (DWARF number: rax rdx rcx rbx rsi rdi rbp rsp r8 .. r15) is, as an index in 8-byte words:
+ * 4 bits each, n = 0 lowest. In gregs[], and in struct pt_regs (r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx
+ * si di orig_ax, and sp at 19, which no row names). */
+#define LT_GREGS_ORDER 0x76543210fa89becdull
+#define LT_PT_REGS_ORDER 0x0123678904ed5bcaull
+#define LT_REGISTER_INDEX(order, n) (((order) >> (4 * (n))) & 15)
+
+/* Registers that a system call does not keep, as a bit mask of DWARF numbers: rax, rcx, r11. */
+#define LT_SYSCALL_CLOBBERS ((1u << 0) | (1u << 2) | (1u << 11))
+
+/* The register that lt_unwind_step() needs the value of; -1 = none. */
+static inline __attribute__((always_inline)) int lt_row_register(struct lt_row row)
+{
+	return row.kind >= LT_ROW_REG && row.kind < LT_ROW_FAR ? row.kind & 15 : -1;
+}
+
+/* `value`: of the register that the row names, 0 if it names none. */
 static inline __attribute__((always_inline)) void lt_unwind_step(struct lt_row row, const struct lt_frame *f,
-								 struct lt_step *s)
+								 __u64 value, struct lt_step *s)
 {
 	__s64 cfa = (__s64)row.cfa * 8;
 
 	s->status = LT_STEP_CFA;
-	s->saved_bp = 0;
-	s->cfa = s->cfa_at = s->cfa_add = s->bp_at = 0;
-	switch (row.kind) {
+	s->saved_bp = LT_BP_KEPT;
+	s->cfa = s->cfa_at = s->cfa_add = s->bp_at = s->ra = 0;
+	switch (row.kind >= LT_ROW_FAR	 ? row.kind & 0xc0
+		: row.kind >= LT_ROW_REG ? row.kind & 0xf0
+					 : row.kind) {
 	case LT_ROW_RSP:
 		s->cfa = f->sp + cfa;
 		break;
@@ -58,19 +82,40 @@ static inline __attribute__((always_inline)) void lt_unwind_step(struct lt_row r
 			return;
 		}
 		s->cfa = f->bp + 16;
-		s->saved_bp = 1;
+		s->saved_bp = LT_BP_AT;
 		s->bp_at = f->bp;
 		return;
 	case LT_ROW_DEREF_RBP:
 		s->status = LT_STEP_DEREF;
 		s->cfa_at = f->bp + cfa;
-		s->saved_bp = 1;
+		s->saved_bp = LT_BP_AT;
 		s->bp_at = f->bp;
 		return;
 	case LT_ROW_DEREF_RSP:
 		s->status = LT_STEP_DEREF;
 		s->cfa_at = f->sp + cfa;
 		s->cfa_add = 8;
+		break;
+	case LT_ROW_DEREF_RSP_ADD:
+	case LT_ROW_DEREF_RBP_ADD:
+		s->status = LT_STEP_DEREF;
+		s->cfa_at = (row.kind == LT_ROW_DEREF_RSP_ADD ? f->sp : f->bp) + 8 * (row.cfa & 0xff);
+		s->cfa_add = 8 * ((row.cfa >> 8) & 0xff);
+		break;
+	case LT_ROW_FAR:
+		s->cfa = f->sp + 8 * ((__u64)(row.kind & 63) << 16 | (__u16)row.cfa);
+		break;
+	case LT_ROW_REG:
+		s->cfa = value + cfa;
+		break;
+	case LT_ROW_INDEXED:
+		s->status = LT_STEP_DEREF;
+		s->cfa_at = f->sp + cfa + 8 * value;
+		s->cfa_add = 8;
+		break;
+	case LT_ROW_RA_REG:
+		s->cfa = f->sp + cfa;
+		s->ra = value;
 		break;
 	case LT_ROW_SIGNAL:
 		s->status = LT_STEP_SIGNAL;
@@ -83,10 +128,12 @@ static inline __attribute__((always_inline)) void lt_unwind_step(struct lt_row r
 		s->status = LT_UNWIND_UNSUPPORTED;
 		return;
 	}
-	/* bp counts from the CFA; where the CFA is not known yet, the reader adds it (bp_at is then 8*bp). */
-	if (row.bp) {
-		s->saved_bp = 1;
-		s->bp_at = s->cfa + (__s64)row.bp * 8;
+	if (row.bp == LT_ROW_BP_HERE) {
+		s->saved_bp = LT_BP_AT;
+		s->bp_at = f->bp;
+	} else if (row.bp) {
+		s->saved_bp = LT_BP_FROM_CFA;
+		s->bp_at = (__s64)row.bp * 8;
 	}
 }
 

@@ -61,9 +61,9 @@ TEST(Arch, WaitsAreToldApartByWordPidOrDescriptor) {
   EXPECT_EQ(lt_wait_key(SYS_nanosleep, 0xdead, -1), 0u);
 }
 
-lt_step step(__u8 kind, __s16 cfa, __s8 bp, lt_frame f) {
+lt_step step(__u8 kind, __s16 cfa, __s8 bp, lt_frame f, __u64 value = 0) {
   lt_step s;
-  lt_unwind_step(lt_row{0, kind, bp, cfa}, &f, &s);
+  lt_unwind_step(lt_row{0, kind, bp, cfa}, &f, value, &s);
   return s;
 }
 
@@ -72,8 +72,8 @@ TEST(UnwindStep, EachKindFindsItsFrame) {
   lt_step s = step(LT_ROW_RSP, 2, -2, f);  // offsets are in words
   EXPECT_EQ(s.status, static_cast<__u32>(LT_STEP_CFA));
   EXPECT_EQ(s.cfa, 0x7010u);
-  EXPECT_TRUE(s.saved_bp);
-  EXPECT_EQ(s.bp_at, 0x7000u);
+  EXPECT_EQ(s.saved_bp, static_cast<__u32>(LT_BP_FROM_CFA));
+  EXPECT_EQ(s.cfa + s.bp_at, 0x7000u);
   s = step(LT_ROW_RBP, 2, 0, f);
   EXPECT_EQ(s.cfa, 0x7110u);
   EXPECT_FALSE(s.saved_bp);

@@ -18,7 +18,8 @@ constexpr size_t kMaxFdes = 4u << 20;
 constexpr uint64_t kMaxEhFrame = 128u << 20;
 
 // DWARF register numbers of the x86-64 psABI.
-constexpr uint64_t kRbp = 6, kRsp = 7, kRip = 16;
+constexpr uint64_t kRbp = 6, kRsp = 7, kRip = 16, kGeneralRegisters = 16;
+constexpr uint64_t kNoRegister = ~uint64_t{0};
 
 // Pointer encodings, DW_EH_PE_*.
 constexpr uint8_t kPeAbsolute = 0x00, kPeUleb = 0x01, kPeU2 = 0x02, kPeU4 = 0x03, kPeU8 = 0x04,
@@ -26,7 +27,8 @@ constexpr uint8_t kPeAbsolute = 0x00, kPeUleb = 0x01, kPeU2 = 0x02, kPeU4 = 0x03
                   kPeDataRelative = 0x30, kPeApplicationMask = 0x70, kPeIndirect = 0x80, kPeOmit = 0xff;
 
 // DWARF expression operators that occur in known CFA expressions.
-constexpr uint8_t kOpDeref = 0x06, kOpPlusUconst = 0x23, kOpBreg6 = 0x76, kOpBreg7 = 0x77;
+constexpr uint8_t kOpDeref = 0x06, kOpMul = 0x1e, kOpPlus = 0x22, kOpPlusUconst = 0x23, kOpLit8 = 0x38,
+                  kOpBreg0 = 0x70, kOpBreg6 = 0x76, kOpBreg7 = 0x77, kOpBreg15 = 0x7f;
 
 // A pointer at `position` (its own address). Nothing for what an FDE or header cannot sensibly have.
 std::optional<uint64_t> encoded_pointer(ByteReader& in, uint8_t encoding, uint64_t position,
@@ -74,7 +76,13 @@ std::optional<uint64_t> encoded_pointer(ByteReader& in, uint8_t encoding, uint64
 }
 
 // How the CFA is computed at one point.
-enum class CfaRule : uint8_t { none, reg, plt, deref_rbp, deref_rsp };
+enum class CfaRule : uint8_t {
+  none,
+  reg,      // cfa_reg + cfa_offset
+  plt,      // the linker's PLT
+  deref,    // *(cfa_reg + cfa_offset) + cfa_add
+  indexed,  // *(rsp + cfa_offset + 8 * cfa_reg) + 8
+};
 
 // Where the caller's rbp is.
 enum class BpRule : uint8_t { same, at_cfa, at_rbp, at_rsp, unknown };
@@ -84,10 +92,12 @@ struct CfiState {
   CfaRule cfa = CfaRule::none;
   BpRule bp = BpRule::same;
   bool ra_undefined = false;
-  bool ra_known = false;  // at CFA - 8
-  bool sp_is_cfa = true;  // the caller's rsp is the CFA
+  bool ra_known = false;          // at CFA - 8
+  bool sp_is_cfa = true;          // the caller's rsp is the CFA
+  uint64_t ra_reg = kNoRegister;  // it is in this register
   uint64_t cfa_reg = kRsp;
   int64_t cfa_offset = 0;
+  uint64_t cfa_add = 0;
   int64_t bp_offset = 0;  // from what BpRule says
 };
 
@@ -118,7 +128,11 @@ bool fits_row(int64_t offset) {
          offset / 8 <= std::numeric_limits<int16_t>::max();
 }
 
-// The save slot of rbp in words from the CFA; nothing if a row cannot say it. 0 means "unchanged".
+// Large frames: up to 32 MiB, in the 22 bits of LT_ROW_FAR.
+bool is_far(int64_t offset) { return offset % 8 == 0 && offset >= 1 << 18 && offset < 1 << 25; }
+
+// The save slot of rbp in words from the CFA, or LT_ROW_BP_HERE; nothing if a row cannot say it. 0 means
+// "unchanged".
 std::optional<int8_t> bp_slot(const CfiState& state) {
   uint64_t from_cfa = static_cast<uint64_t>(state.bp_offset);
   const auto cfa_offset = static_cast<uint64_t>(state.cfa_offset);
@@ -128,6 +142,12 @@ std::optional<int8_t> bp_slot(const CfiState& state) {
     case BpRule::at_cfa:
       break;
     case BpRule::at_rbp:
+      if (state.bp_offset == 0 && !(state.cfa == CfaRule::reg && state.cfa_reg == kRbp)) {
+        // At gcc's `ret` out of a realigned frame rbp has been restored; the rule was left behind.
+        const bool only_return_address =
+            state.cfa == CfaRule::reg && state.cfa_reg == kRsp && state.cfa_offset == 8;
+        return only_return_address ? int8_t{0} : int8_t{LT_ROW_BP_HERE};
+      }
       if (state.cfa != CfaRule::reg || state.cfa_reg != kRbp) return std::nullopt;
       from_cfa -= cfa_offset;
       break;
@@ -139,12 +159,13 @@ std::optional<int8_t> bp_slot(const CfiState& state) {
       return std::nullopt;
   }
   const auto offset = static_cast<int64_t>(from_cfa);
-  if (offset % 8 != 0 || offset == 0 || offset / 8 < -128 || offset / 8 > 127) return std::nullopt;
+  if (offset % 8 != 0 || offset == 0 || offset / 8 <= LT_ROW_BP_HERE || offset / 8 > 127) return std::nullopt;
   return static_cast<int8_t>(offset / 8);
 }
 
 lt_row make_row(uint64_t pc, const CfiState& state, bool signal) {
-  lt_row row{static_cast<uint32_t>(pc), LT_ROW_UNSUPPORTED, 0, 0};
+  const lt_row unsupported{static_cast<uint32_t>(pc), LT_ROW_UNSUPPORTED, 0, 0};
+  lt_row row = unsupported;
   if (signal) {
     row.kind = LT_ROW_SIGNAL;
     return row;
@@ -153,33 +174,52 @@ lt_row make_row(uint64_t pc, const CfiState& state, bool signal) {
     row.kind = LT_ROW_END;
     return row;
   }
-  if (!state.ra_known || !state.sp_is_cfa || !fits_row(state.cfa_offset)) return row;
-  if (state.cfa == CfaRule::deref_rbp) {
-    // The row's step always takes the caller's rbp from *rbp: what realigned frames (gcc's DRAP) say.
-    if (state.bp != BpRule::at_rbp || state.bp_offset != 0) return row;
-    row.kind = LT_ROW_DEREF_RBP;
-    row.cfa = static_cast<int16_t>(state.cfa_offset / 8);
+  const std::optional<int8_t> slot = bp_slot(state);
+  if (!slot || !state.sp_is_cfa) return unsupported;
+  row.bp = *slot;
+  if (state.cfa == CfaRule::reg && state.cfa_reg == kRsp && state.ra_known && is_far(state.cfa_offset)) {
+    row.kind = static_cast<uint8_t>(LT_ROW_FAR + (state.cfa_offset >> 19));
+    row.cfa = static_cast<int16_t>(state.cfa_offset >> 3);
     return row;
   }
-  const std::optional<int8_t> slot = bp_slot(state);
-  if (!slot) return row;
+  if (!fits_row(state.cfa_offset)) return unsupported;
+  row.cfa = static_cast<int16_t>(state.cfa_offset / 8);
+  if (state.ra_reg != kNoRegister) {
+    if (state.cfa != CfaRule::reg || state.cfa_reg != kRsp) return unsupported;
+    row.kind = static_cast<uint8_t>(LT_ROW_RA_REG + state.ra_reg);
+    return row;
+  }
+  if (!state.ra_known) return unsupported;
   switch (state.cfa) {
     case CfaRule::reg:
-      if (state.cfa_reg != kRsp && state.cfa_reg != kRbp) return row;
-      row.kind = state.cfa_reg == kRsp ? LT_ROW_RSP : LT_ROW_RBP;
-      row.cfa = static_cast<int16_t>(state.cfa_offset / 8);
+      if (state.cfa_reg >= kGeneralRegisters) return unsupported;
+      row.kind = static_cast<uint8_t>(LT_ROW_REG + state.cfa_reg);
+      if (state.cfa_reg == kRsp) row.kind = LT_ROW_RSP;
+      if (state.cfa_reg == kRbp) row.kind = LT_ROW_RBP;
       break;
     case CfaRule::plt:
       row.kind = LT_ROW_PLT;
+      row.cfa = 0;
       break;
-    case CfaRule::deref_rsp:
-      row.kind = LT_ROW_DEREF_RSP;
-      row.cfa = static_cast<int16_t>(state.cfa_offset / 8);
+    case CfaRule::deref:
+      if (state.cfa_reg == kRbp && state.cfa_add == 0 && *slot == LT_ROW_BP_HERE) {
+        row.kind = LT_ROW_DEREF_RBP;  // what realigned frames (gcc's DRAP) say
+        row.bp = 0;
+      } else if (state.cfa_reg == kRsp && state.cfa_add == 8) {
+        row.kind = LT_ROW_DEREF_RSP;
+      } else {
+        if (row.cfa < 0 || row.cfa > 255 || state.cfa_add % 8 != 0 || state.cfa_add / 8 > 127)
+          return unsupported;
+        row.kind = state.cfa_reg == kRsp ? LT_ROW_DEREF_RSP_ADD : LT_ROW_DEREF_RBP_ADD;
+        row.cfa = static_cast<int16_t>(row.cfa | static_cast<int>(state.cfa_add / 8) << 8);
+      }
       break;
-    default:
-      return row;
+    case CfaRule::indexed:
+      row.kind = static_cast<uint8_t>(LT_ROW_INDEXED + state.cfa_reg);
+      break;
+    case CfaRule::none:
+      return unsupported;
   }
-  row.bp = *slot;
   return row;
 }
 
@@ -192,19 +232,35 @@ void set_cfa_expression(std::string_view expression, CfiState& state) {
     state.cfa = CfaRule::plt;
     return;
   }
+  // OpenSSL's assembler keeps the caller's rsp in memory: at a fixed place, or above an array of n words.
   ByteReader in(expression);
-  const auto op = in.get<uint8_t>();
+  const auto base = in.get<uint8_t>();
   const int64_t offset = in.sleb();
-  if (in.get<uint8_t>() != kOpDeref || in.failed()) return;
-  if (op == kOpBreg6 && in.done()) {
-    state.cfa = CfaRule::deref_rbp;
-  } else if (op == kOpBreg7 && in.get<uint8_t>() == kOpPlusUconst && in.uleb() == 8 && in.done() &&
-             !in.failed()) {
-    state.cfa = CfaRule::deref_rsp;  // OpenSSL's assembler: the caller's rsp saved below
-  } else {
+  auto op = in.get<uint8_t>();
+  auto rule = CfaRule::deref;
+  uint64_t reg = base - kOpBreg0;
+  if (op >= kOpBreg0 && op <= kOpBreg15) {
+    if (base != kOpBreg7 || in.sleb() != 0 || in.get<uint8_t>() != kOpLit8 || in.get<uint8_t>() != kOpMul ||
+        in.get<uint8_t>() != kOpPlus)
+      return;
+    rule = CfaRule::indexed;
+    reg = op - kOpBreg0;
+    op = in.get<uint8_t>();
+  } else if (base != kOpBreg6 && base != kOpBreg7) {
     return;
   }
+  if (op != kOpDeref || in.failed()) return;
+  uint64_t add = 0;
+  if (!in.done()) {
+    if (in.get<uint8_t>() != kOpPlusUconst) return;
+    add = in.uleb();
+    if (!in.done() || in.failed()) return;
+  }
+  if (rule == CfaRule::indexed && (add != 8 || reg == kRsp || reg == kRbp)) return;
+  state.cfa = rule;
+  state.cfa_reg = reg;
   state.cfa_offset = offset;
+  state.cfa_add = add;
 }
 
 void set_bp_expression(std::string_view expression, CfiState& state) {
@@ -227,6 +283,7 @@ void set_offset_rule(uint64_t reg, int64_t offset, CfiState& state) {
   } else if (reg == kRip) {
     state.ra_undefined = false;
     state.ra_known = offset == -8;
+    state.ra_reg = kNoRegister;
   } else if (reg == kRsp) {
     state.sp_is_cfa = false;
   }
@@ -235,7 +292,10 @@ void set_offset_rule(uint64_t reg, int64_t offset, CfiState& state) {
 // A register got a rule that rows cannot express.
 void set_unknown_rule(uint64_t reg, CfiState& state) {
   if (reg == kRbp) state.bp = BpRule::unknown;
-  if (reg == kRip) state.ra_known = state.ra_undefined = false;
+  if (reg == kRip) {
+    state.ra_known = state.ra_undefined = false;
+    state.ra_reg = kNoRegister;
+  }
   if (reg == kRsp) state.sp_is_cfa = false;
 }
 
@@ -246,6 +306,7 @@ void restore_rule(uint64_t reg, const CfiState& initial, CfiState& state) {
   } else if (reg == kRip) {
     state.ra_known = initial.ra_known;
     state.ra_undefined = initial.ra_undefined;
+    state.ra_reg = initial.ra_reg;
   } else if (reg == kRsp) {
     state.sp_is_cfa = initial.sp_is_cfa;
   }
@@ -311,6 +372,7 @@ bool run_cfi(std::string_view instructions, uint64_t address, const Cie& cie, ui
         if (reg == kRip) {
           state.ra_undefined = true;
           state.ra_known = false;
+          state.ra_reg = kNoRegister;
         } else if (reg == kRbp) {
           state.bp = BpRule::same;  // the caller does not use it
         }
@@ -331,6 +393,7 @@ bool run_cfi(std::string_view instructions, uint64_t address, const Cie& cie, ui
           state.bp = BpRule::same;
         else
           set_unknown_rule(reg, state);
+        if (reg == kRip && from < kGeneralRegisters && from != kRsp && from != kRbp) state.ra_reg = from;
         break;
       }
       case 0x0a:  // DW_CFA_remember_state

@@ -34,26 +34,51 @@ lt_row row_for_frame(const ProcessModules& modules, uint64_t pc, bool exact) {
   return row_at(modules, pc - 1);
 }
 
-// The registers of the caller of the frame in `frame`, or the status that ends the walk.
-std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_word, lt_frame& frame,
-                                      bool& exact) {
+// One frame of a walk.
+struct Frame {
+  lt_frame at;
+  bool exact = true;                   // interrupted, not left by a call
+  std::array<uint64_t, 16> general{};  // registers of an interrupted frame, by DWARF number ...
+  uint16_t known = 0;                  // ... and which of them are known
+  uint64_t gregs = 0;                  // nonzero: they are in memory, in a ucontext
+};
+
+std::optional<uint64_t> register_of(const Frame& frame, int number, const ReadWord& read) {
+  uint64_t value = 0;
+  if (frame.gregs) {
+    const auto index = LT_REGISTER_INDEX(LT_GREGS_ORDER, number);
+    return read(frame.gregs + 8 * index, value) ? std::optional(value) : std::nullopt;
+  }
+  if (!(frame.known >> number & 1)) return std::nullopt;
+  return frame.general[static_cast<size_t>(number)];
+}
+
+// Makes `frame` its caller's, or returns the status that ends the walk.
+std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_word, Frame& frame) {
   const auto read = [&](uint64_t address, __u64& value) {  // a type of its own, as wide as uint64_t
     uint64_t word = 0;
     const bool done = read_word(address, word);
     value = word;
     return done;
   };
+  uint64_t value = 0;
+  if (const int number = lt_row_register(row); number >= 0) {
+    const auto known = register_of(frame, number, read_word);
+    if (!known) return LT_UNWIND_UNSUPPORTED;
+    value = *known;
+  }
   lt_step step;
-  lt_unwind_step(row, &frame, &step);
-  exact = false;
-  lt_frame caller = frame;
+  lt_unwind_step(row, &frame.at, value, &step);
+  Frame caller;
+  caller.at = frame.at;
   if (step.status == LT_STEP_SIGNAL) {
-    if (!read(step.cfa_at + 8 * LT_GREG_RIP, caller.pc) || !read(step.cfa_at + 8 * LT_GREG_RSP, caller.sp) ||
-        !read(step.cfa_at + 8 * LT_GREG_RBP, caller.bp))
+    if (!read(step.cfa_at + 8 * LT_GREG_RIP, caller.at.pc) ||
+        !read(step.cfa_at + 8 * LT_GREG_RSP, caller.at.sp) ||
+        !read(step.cfa_at + 8 * LT_GREG_RBP, caller.at.bp))
       return LT_UNWIND_READ_FAULT;
-    exact = true;
+    caller.gregs = step.cfa_at;
     // The interrupted stack may be any other one (sigaltstack), so its address proves nothing.
-    if (caller.pc == 0) return LT_UNWIND_BAD_FRAME;
+    if (caller.at.pc == 0) return LT_UNWIND_BAD_FRAME;
     frame = caller;
     return std::nullopt;
   }
@@ -61,15 +86,18 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
     __u64 base;
     if (!read(step.cfa_at, base)) return LT_UNWIND_READ_FAULT;
     step.cfa = base + step.cfa_add;
-    if (row.bp) step.bp_at += step.cfa;
   } else if (step.status != LT_STEP_CFA) {
     return static_cast<lt_unwind_status>(step.status);
   }
-  if (step.cfa <= frame.sp) return LT_UNWIND_BAD_FRAME;
-  if (!read(step.cfa - 8, caller.pc)) return LT_UNWIND_READ_FAULT;
-  if (caller.pc == 0) return LT_UNWIND_END;
-  if (step.saved_bp && !read(step.bp_at, caller.bp)) return LT_UNWIND_READ_FAULT;
-  caller.sp = step.cfa;
+  if (step.saved_bp == LT_BP_FROM_CFA) step.bp_at += step.cfa;
+  // vfork has no frame: its caller's sp is its own.
+  if (step.cfa < frame.at.sp || (step.cfa == frame.at.sp && !step.ra)) return LT_UNWIND_BAD_FRAME;
+  caller.at.pc = step.ra;
+  if (!step.ra && !read(step.cfa - 8, caller.at.pc)) return LT_UNWIND_READ_FAULT;
+  if (caller.at.pc == 0) return LT_UNWIND_END;
+  if (step.saved_bp && !read(step.bp_at, caller.at.bp)) return LT_UNWIND_READ_FAULT;
+  caller.at.sp = step.cfa;
+  caller.exact = false;
   frame = caller;
   return std::nullopt;
 }
@@ -114,12 +142,14 @@ class PageReader {
 UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, const ReadWord& read,
                     size_t max_frames) {
   UnwoundStack stack;
-  lt_frame frame{registers.ip, registers.sp, registers.bp};
-  bool exact = true;
+  Frame frame;
+  frame.at = {registers.ip, registers.sp, registers.bp};
+  frame.general = registers.general;
+  frame.known = registers.known;
   while (stack.addresses.size() < max_frames) {
-    stack.addresses.push_back(frame.pc);
-    const lt_row row = row_for_frame(modules, frame.pc, exact);
-    if (const auto status = leave(row, read, frame, exact)) {
+    stack.addresses.push_back(frame.at.pc);
+    const lt_row row = row_for_frame(modules, frame.at.pc, frame.exact);
+    if (const auto status = leave(row, read, frame)) {
       stack.status = *status;
       return stack;
     }

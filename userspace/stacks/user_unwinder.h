@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -13,6 +14,8 @@ namespace looptrace {
 
 struct UnwindRegisters {
   uint64_t ip = 0, sp = 0, bp = 0;
+  std::array<uint64_t, 16> general{};  ///< by DWARF number
+  uint16_t known = 0;                  ///< bit n: general[n] is what the thread had
 };
 
 struct UnwoundStack {
