@@ -12,11 +12,10 @@ struct scratch {
 	struct py_walk py;
 	struct lt_module module; /* of the last frame: most callers are in the same one */
 	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
-	u32 unknown_registers; /* of the present frame, a bit for each DWARF number */
+	u32 unknown_registers; /* in the present frame, a bit for each DWARF number */
 	u64 pt_regs, gregs; /* where the known ones are: in the kernel, or in a ucontext if that is nonzero */
 	u64 value;	    /* of the register that the present row names */
 };
-#define NO_REGISTERS 0xffff
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2);
@@ -162,7 +161,7 @@ static long unwind_frame(u32 i, void *ctx)
 		sc->rec.unwind_status = LT_UNWIND_UNSUPPORTED;
 		return 1;
 	}
-	sc->unknown_registers = NO_REGISTERS;
+	sc->unknown_registers |= LT_CALLEE_SAVED;
 	lt_unwind_step(row, &sc->frame, sc->value, &step);
 	if (step.status == LT_STEP_SIGNAL) {
 		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||

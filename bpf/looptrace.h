@@ -257,12 +257,15 @@ struct lt_row {
 
 /*
  * Counts are rows in Debian 12's files: "C" = libcrypto 3.0, "N" = node 20 (OpenSSL inside), "G" = libgnutls.
- * REG, INDEXED and RA_REG name a register n (its DWARF number) in their low four bits. It is known in the
- * frame that was interrupted, of a capture or of a signal; other frames end the walk with
- * LT_UNWIND_UNSUPPORTED. Compilers and assemblers use them where a function calls nobody, with one exception:
- * ld.so's lazy binding (CFA in rbx, 9 rows). What stays unsupported: the last instruction of longjmp in libc
- * (4 rows: the caller's rsp is in a register) and the like in ld.so (1) and HotSpot 25 (1); nothing in
- * python3.11, C, N, nginx, redis, postgres, libssl, libstdc++ and what rustc emits.
+ *
+ * REG, INDEXED and RA_REG name a register n (its DWARF number) in their low four bits. Its value comes from
+ * the frame that was interrupted, of a capture or of a signal. One that functions in between may have saved
+ * and used (rbx, r12 to r15) is known in that frame only, else the walk ends with LT_UNWIND_UNSUPPORTED;
+ * ld.so's lazy binding is the one place that needs more (CFA in rbx, 9 rows).
+ *
+ * What stays unsupported: the last instruction of longjmp in libc (4 rows: the caller's rsp is in a register)
+ * and the like in ld.so (1) and HotSpot 25 (1); nothing in python3.11, C, N, nginx, redis, postgres, libssl,
+ * libstdc++ and what rustc emits.
  */
 enum lt_row_kind {
 	LT_ROW_END = 0,	      /* outermost frame: return address undefined */

@@ -48,6 +48,14 @@ struct lt_step {
 /* Registers that a system call does not keep, as a bit mask of DWARF numbers: rax, rcx, r11. */
 #define LT_SYSCALL_CLOBBERS ((1u << 0) | (1u << 2) | (1u << 11))
 
+/*
+ * And that a walk no longer knows once it left a frame: rbx, r12 to r15, which the frame may have saved and
+ * used. The others no function saves. Where a caller's row names one, the code called must have kept it, or
+ * the row would be wrong: OpenSSL's assembler has such private helpers (aesni_gcm_encrypt keeps its frame in
+ * rax).
+ */
+#define LT_CALLEE_SAVED ((1u << 3) | (15u << 12))
+
 /* The register that lt_unwind_step() needs the value of; -1 = none. */
 static inline __attribute__((always_inline)) int lt_row_register(struct lt_row row)
 {

@@ -34,7 +34,7 @@ TEST_P(RegisterStacks, ReachTheThreadsStart) {
       EXPECT_FALSE(stack.contains("incomplete")) << stack.dump();
       for (const char* function : {"call_by_register", "run_epoll_loop", "main", "_start"})
         EXPECT_TRUE(has_frame(stack, function)) << function << " in " << stack.dump();
-      for (const char* function : {"spin_r10", "spin_rax", "spin_index", "vfork", "__vfork"})
+      for (const char* function : {"spin_r10", "spin_rax", "spin_call", "spin_index", "vfork", "__vfork"})
         spinning += has_frame(stack, function);
     }
   }
@@ -42,7 +42,7 @@ TEST_P(RegisterStacks, ReachTheThreadsStart) {
   EXPECT_GE(spinning, 4u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Native, RegisterStacks, testing::Values("r10", "rax", "index", "signal", "vfork"),
+INSTANTIATE_TEST_SUITE_P(Native, RegisterStacks, testing::Values("r10", "call", "index", "signal", "vfork"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

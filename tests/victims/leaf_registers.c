@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // An epoll loop whose callback runs where only an interrupted thread's registers tell the caller: code with
 // its frame in r10, in rax or in memory above an array, as gcc's realigned prologues and OpenSSL's assembler
-// have it (--flavour r10, rax, index), the same in a function that a signal handler interrupted (--flavour
-// signal), or vfork(), whose return address is in rdi until the child is done (--flavour vfork).
+// have it (--flavour r10, rax, call, index), the same in a function that a signal handler interrupted
+// (--flavour signal), or vfork(), whose return address is in rdi until the child is done (--flavour vfork).
 #include "victim.h"
 
 #include <signal.h>
@@ -28,6 +28,18 @@ __asm__(
     "  mov -8(%rax), %rbp\n  .cfi_restore %rbp\n  mov %rax, %rsp\n  .cfi_def_cfa %rsp, 8\n"
     "  ret\n.cfi_endproc\n.size spin_rax, .-spin_rax\n"
 
+    // Keeps its frame in rax over a call of a private helper, which leaves rax alone.
+    ".globl spin_call\n.type spin_call, @function\n"
+    "spin_call:\n.cfi_startproc\n"
+    "  mov %rsp, %rax\n  .cfi_def_cfa %rax, 8\n"
+    "  sub $512, %rsp\n  and $-1024, %rsp\n"
+    "  call spin_helper\n"
+    "  mov %rax, %rsp\n  .cfi_def_cfa %rsp, 8\n"
+    "  ret\n.cfi_endproc\n.size spin_call, .-spin_call\n"
+    ".type spin_helper, @function\n"
+    "spin_helper:\n.cfi_startproc\n"
+    "1: dec %rdi\n  jnz 1b\n  ret\n.cfi_endproc\n.size spin_helper, .-spin_helper\n"
+
     // CFA = *(rsp + 8 + 8*r9) + 8
     ".globl spin_index\n.type spin_index, @function\n"
     "spin_index:\n.cfi_startproc\n"
@@ -40,6 +52,7 @@ __asm__(
     "  ret\n.cfi_endproc\n.size spin_index, .-spin_index\n");
 void spin_r10(unsigned long rounds);
 void spin_rax(unsigned long rounds);
+void spin_call(unsigned long rounds);
 void spin_index(unsigned long rounds);
 
 static unsigned long rounds;
@@ -67,6 +80,8 @@ static NOINLINE void sleep_in_handler(int number) {
 static NOINLINE void call_by_register(const struct options *o) {
   if (flavour_is(o, "rax")) {
     STALL("cpu", spin_rax(rounds));
+  } else if (flavour_is(o, "call")) {
+    STALL("cpu", spin_call(rounds));
   } else if (flavour_is(o, "index")) {
     STALL("cpu", spin_index(rounds));
   } else if (flavour_is(o, "signal")) {

@@ -38,18 +38,18 @@ lt_row row_for_frame(const ProcessModules& modules, uint64_t pc, bool exact) {
 struct Frame {
   lt_frame at;
   bool exact = true;                   // interrupted, not left by a call
-  std::array<uint64_t, 16> general{};  // registers of an interrupted frame, by DWARF number ...
-  uint16_t known = 0;                  // ... and which of them are known
+  std::array<uint64_t, 16> general{};  // as the last interrupted frame had them, by DWARF number ...
+  uint16_t known = 0;                  // ... and which of them this frame still has
   uint64_t gregs = 0;                  // nonzero: they are in memory, in a ucontext
 };
 
 std::optional<uint64_t> register_of(const Frame& frame, int number, const ReadWord& read) {
-  uint64_t value = 0;
+  if (!(frame.known >> number & 1)) return std::nullopt;
   if (frame.gregs) {
+    uint64_t value = 0;
     const auto index = LT_REGISTER_INDEX(LT_GREGS_ORDER, number);
     return read(frame.gregs + 8 * index, value) ? std::optional(value) : std::nullopt;
   }
-  if (!(frame.known >> number & 1)) return std::nullopt;
   return frame.general[static_cast<size_t>(number)];
 }
 
@@ -69,14 +69,17 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   }
   lt_step step;
   lt_unwind_step(row, &frame.at, value, &step);
-  Frame caller;
-  caller.at = frame.at;
+  Frame caller = frame;
+  caller.exact = false;
+  caller.known = static_cast<uint16_t>(frame.known & ~LT_CALLEE_SAVED);
   if (step.status == LT_STEP_SIGNAL) {
     if (!read(step.cfa_at + 8 * LT_GREG_RIP, caller.at.pc) ||
         !read(step.cfa_at + 8 * LT_GREG_RSP, caller.at.sp) ||
         !read(step.cfa_at + 8 * LT_GREG_RBP, caller.at.bp))
       return LT_UNWIND_READ_FAULT;
     caller.gregs = step.cfa_at;
+    caller.known = 0xffff;
+    caller.exact = true;
     // The interrupted stack may be any other one (sigaltstack), so its address proves nothing.
     if (caller.at.pc == 0) return LT_UNWIND_BAD_FRAME;
     frame = caller;
@@ -97,7 +100,6 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   if (caller.at.pc == 0) return LT_UNWIND_END;
   if (step.saved_bp && !read(step.bp_at, caller.at.bp)) return LT_UNWIND_READ_FAULT;
   caller.at.sp = step.cfa;
-  caller.exact = false;
   frame = caller;
   return std::nullopt;
 }
