@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+import py_rest
+
 
 def spin():
     while True:
@@ -47,6 +49,7 @@ if __name__ == "__main__":
     for thread in threads:
         thread.start()
     time.sleep(0.3)
+    py_rest.wait_until_rests(threads[1])
     for thread in [threading.main_thread()] + threads:
         os.write(1, ("thread\t%s\t%d\n" % (thread.name, thread.native_id)).encode())
     os.write(1, b"ready\n")

@@ -12,6 +12,9 @@ import os
 import sys
 import threading
 import time
+import types
+
+import py_rest
 
 WARM = 300
 
@@ -45,6 +48,17 @@ def undecodable(stop):
 
 def pause(stop):
     stop()
+
+
+def make_nameless():
+    """A function with no name at all: told as "?"."""
+    code = pause.__code__.replace(co_name="")
+    if sys.version_info >= (3, 11):
+        code = code.replace(co_qualname="")
+    return types.FunctionType(code, globals())
+
+
+nameless = make_nameless()
 
 
 def decorated(function):
@@ -229,7 +243,7 @@ def in_lock():
 
 
 def in_event():
-    undecodable(threading.Event().wait)
+    undecodable(functools.partial(nameless, threading.Event().wait))
 
 
 def in_coroutine():
@@ -276,7 +290,7 @@ def describe(name, tid, frame):
     while frame:
         code = frame.f_code
         function = getattr(code, "co_qualname", code.co_name)
-        text += "frame\t%d\t%s\t%s\n" % (frame.f_lineno, function, code.co_filename)
+        text += "frame\t%d\t%s\t%s\n" % (frame.f_lineno, function or "?", code.co_filename)
         frame = frame.f_back
     return text
 
@@ -288,11 +302,9 @@ def describe_all(threads):
 
 def report(threads, sub):
     from_sub = os.read(sub, 65536).decode()
-    time.sleep(0.5)  # 3.12 and 3.13 can crash in _current_frames() while an interpreter is being made
-    text, before = describe_all(threads), ""
-    while text != before:  # until all have blocked
-        time.sleep(0.3)
-        text, before = describe_all(threads), text
+    # Only then: 3.12 and 3.13 can crash in _current_frames() while another interpreter runs.
+    py_rest.wait_until_others_rest()
+    text = describe_all(threads)
     text = "version\t%s\n%s%s" % (sys.version.split()[0], text, from_sub)
     text = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
     os.write(1, (text + "ready\n").encode())

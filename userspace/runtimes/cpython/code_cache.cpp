@@ -58,7 +58,7 @@ std::unique_ptr<Code> CodeCache::read(uint64_t address, uint32_t first_line) {
   if (!name && !file) return nullptr;
 
   auto code = std::make_unique<Code>();
-  code->function = name.value_or("?");
+  code->function = name && !name->empty() ? *name : "?";
   code->source = source(file.value_or("?"));
   code->first_line = found_line;
   code->lines = read_bytes(load<uint64_t>(object.data() + offsets_.code.lines));
