@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Native stacks that need more than rsp and rbp: each must reach the thread's start.
+#include <sys/stat.h>
+#include <sys/swap.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
 
 #include "harness.h"
 
@@ -44,6 +51,134 @@ TEST_P(RegisterStacks, ReachTheThreadsStart) {
 
 INSTANTIATE_TEST_SUITE_P(Native, RegisterStacks, testing::Values("r10", "call", "index", "signal", "vfork"),
                          [](const auto& info) { return std::string(info.param); });
+
+// A swap file while it lives, where this machine allows one.
+class Swap {
+ public:
+  Swap() {
+    constexpr uint32_t kPages = 8192;
+    std::string file(size_t{kPages} * 4096, '\0');
+    const uint32_t header[] = {1, kPages - 1, 0};  // version, last page, bad pages (linux/swap.h)
+    std::memcpy(&file[1024], header, sizeof header);
+    std::memcpy(&file[4096 - 10], "SWAPSPACE2", 10);
+    std::ofstream(path_, std::ios::binary) << file;
+    chmod(path_.c_str(), 0600);
+    on_ = swapon(path_.c_str(), 0) == 0;
+    if (!on_) why_ = std::strerror(errno);
+  }
+  ~Swap() {
+    if (on_) swapoff(path_.c_str());
+    unlink(path_.c_str());
+  }
+  bool on() const { return on_; }
+  const std::string& why() const { return why_; }
+
+ private:
+  std::string path_ = "/var/tmp/looptrace-test-swap." + std::to_string(getpid());
+  std::string why_;
+  bool on_ = false;
+};
+
+// Pages of [low, high) that are in memory, by /proc/PID/pagemap (bit 63).
+size_t resident_pages(pid_t pid, uint64_t low, uint64_t high) {
+  FILE* file = fopen(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), "r");
+  if (!file) return 0;
+  size_t n = 0;
+  for (uint64_t page = low / 4096; page < high / 4096; ++page) {
+    uint64_t entry = 0;
+    if (fseek(file, static_cast<long>(page * 8), SEEK_SET) == 0 && fread(&entry, 8, 1, file) == 1)
+      n += entry >> 63;
+  }
+  fclose(file);
+  return n;
+}
+
+// The outer frames' pages are taken away under a running loop. A stack that needs them is whole (read in from
+// outside, while the thread is blocked) or says that it is not, and is counted.
+void expect_whole_or_marked(const std::string& flavour) {
+  Victim victim("swapped_stack", {"--flavour", flavour, "--count", "3", "--stall-ms", "200", "--gap-ms",
+                                  "400", "--delay-ms", "1200"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  const auto line = victim.process().wait_line("{\"stack_low\"");
+  ASSERT_TRUE(line);
+  const json range = json::parse(*line);
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+
+  // From above the loop's own frames to the top.
+  const uint64_t low = (range["loop_sp"].get<uint64_t>() + 16384) & ~uint64_t{4095};
+  const uint64_t high = range["stack_high"].get<uint64_t>() - 8192;  // the thread's own block lies at the top
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, victim.pid(), 0));
+  ASSERT_GE(pidfd, 0);
+  size_t least = SIZE_MAX;
+  const uint64_t end = monotonic_ns() + 8'000'000'000;
+  while (!victim.process().ended() && monotonic_ns() < end) {
+    iovec part{reinterpret_cast<void*>(low), high - low};
+    constexpr int kPageOut = 21;  // MADV_PAGEOUT
+    if (syscall(SYS_process_madvise, pidfd, &part, 1, kPageOut, 0) < 0 && errno != ESRCH) {
+      ADD_FAILURE() << "process_madvise: " << std::strerror(errno);
+      break;
+    }
+    if (const size_t n = resident_pages(victim.pid(), low, high))
+      least = std::min(least, n);
+    else
+      least = 0;
+    usleep(20000);
+  }
+  close(pidfd);
+  EXPECT_LT(least, (high - low) / 4096 / 2) << "the pages did not go";
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  ASSERT_EQ(stalls.size(), 3u);
+  size_t whole = 0, marked = 0;
+  for (const json& stall : stalls) {
+    for (const json& stack : stall["stacks"]) {
+      EXPECT_TRUE(has_frame(stack, "sleep_at_the_bottom")) << stack.dump();
+      if (stack.contains("incomplete")) {
+        ++marked;
+      } else {
+        ++whole;
+        EXPECT_TRUE(has_frame(stack, "descend")) << stack.dump();
+        EXPECT_TRUE(has_frame(stack, "run")) << stack.dump();
+      }
+    }
+  }
+  if (flavour == "file-cpu") {
+    EXPECT_GE(marked, 3u) << "nobody reads pages in for a thread that runs";
+  } else {
+    EXPECT_GE(whole, 3u) << "a thread blocked for 200 ms is walked from outside";
+    EXPECT_EQ(marked, 0u);
+  }
+  const auto summary = trace.summary();
+  ASSERT_TRUE(summary);
+  const json& counts = (*summary)["stacks"];
+  EXPECT_GE(counts["taken"].get<size_t>(), whole + marked);
+  if (marked) {
+    EXPECT_GE(counts["incomplete"]["read_fault"].get<size_t>(), marked) << counts;
+  }
+  std::printf("%s: %zu stacks whole, %zu marked; summary %s\n", flavour.c_str(), whole, marked,
+              counts.dump().c_str());
+}
+
+TEST(SwappedOut, StackOfABlockedThreadIsReadIn) {
+  LOOPTRACE_NEEDS_ROOT();
+  expect_whole_or_marked("file");
+}
+
+TEST(SwappedOut, StackOfAThreadThatRunsIsMarked) {
+  LOOPTRACE_NEEDS_ROOT();
+  expect_whole_or_marked("file-cpu");
+}
+
+TEST(SwappedOut, StackInSwapIsReadIn) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Swap swap;
+  if (!swap.on()) {
+    std::printf("no swap here (%s): the stack of a file's pages stands for it\n", swap.why().c_str());
+    return;
+  }
+  expect_whole_or_marked("anonymous");
+}
 
 }  // namespace
 }  // namespace looptrace::test

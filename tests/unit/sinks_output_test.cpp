@@ -164,6 +164,7 @@ SummaryRecord sample_summary() {
   r.stalls_seen = 41;
   r.stalls_emitted = 40;
   r.dropped = {{"capture_budget", 2}};
+  r.stacks = {120, {{"read_fault", 2}}};
   r.own_cpu_ns = 50'000'000;
   r.bpf_run_ns = 7'000'000;
   r.resident_bytes = 20'000'000;

@@ -20,6 +20,13 @@ struct Capability {
   std::string mend;    ///< what to do; empty if available
 };
 
+/// Native stacks that were taken, and those that do not reach the thread's start, by what ended the walk
+/// ("read_fault": stack memory was not resident).
+struct StackCounts {
+  uint64_t taken = 0;
+  std::map<std::string, uint64_t> incomplete;
+};
+
 /// looptrace.start/1
 struct StartRecord {
   uint64_t time_ns = 0;
@@ -52,6 +59,7 @@ struct LoopRecord {
   std::optional<Percentiles> wakeup_delay;
   uint64_t stalls = 0, stall_ns = 0;
   uint64_t unconfirmed = 0;  ///< iterations over the threshold that could not be told from several short ones
+  StackCounts stacks;        ///< in the interval
 };
 
 /// looptrace.warning/1
@@ -70,6 +78,7 @@ struct SummaryRecord {
   std::map<std::string, uint64_t> dropped;  ///< by reason; only reasons that happened
   uint64_t stacks_skipped =
       0;  ///< spare stacks not taken or not kept: the budget was spent; no record is lost
+  StackCounts stacks;
   uint64_t switches_healed = 0;  ///< context switches that the kernel told us of only by its own stamps
   bool final = true;             ///< the run is over; else one of those at each interval
   uint64_t own_cpu_ns = 0;

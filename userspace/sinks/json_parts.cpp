@@ -81,6 +81,18 @@ void write_features(JsonWriter& json, std::span<const Capability> features, bool
   json.end_object();
 }
 
+void write_stack_counts(JsonWriter& json, const StackCounts& stacks) {
+  if (!stacks.taken) return;
+  json.begin_object("stacks");
+  json.field("taken", stacks.taken);
+  if (!stacks.incomplete.empty()) {
+    json.begin_object("incomplete");
+    for (const auto& [why, n] : stacks.incomplete) json.field(why, n);
+    json.end_object();
+  }
+  json.end_object();
+}
+
 void write_truncated(JsonWriter& json, const Truncated& truncated) {
   json.begin_array("truncated");
   for (const char* name : truncated) json.element(name);

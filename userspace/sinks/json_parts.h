@@ -21,6 +21,8 @@ void write_loop(JsonWriter& json, const LoopInfo& loop);
 void write_peer(JsonWriter& json, const char* key, const std::optional<Peer>& peer);
 /// "features":{name:{available,required,detail,mend}}, the last two only `with_texts`.
 void write_features(JsonWriter& json, std::span<const Capability> features, bool with_texts);
+/// "stacks": {"taken", "incomplete"}; nothing where none was taken.
+void write_stack_counts(JsonWriter& json, const StackCounts& stacks);
 void write_truncated(JsonWriter& json, const Truncated& truncated);
 
 }  // namespace looptrace

@@ -151,6 +151,7 @@ void write_loop_record(std::string& line, const LoopRecord& record, const HostIn
     json.field("stalls", record.stalls);
     json.field("stall_ns", record.stall_ns);
     if (record.unconfirmed) json.field("unconfirmed", record.unconfirmed);
+    write_stack_counts(json, record.stacks);
   });
 }
 
@@ -173,6 +174,7 @@ void write_summary(std::string& line, const SummaryRecord& record, const HostInf
     json.field("stalls_emitted", record.stalls_emitted);
     if (record.switches_healed) json.field("switches_healed", record.switches_healed);
     if (record.stacks_skipped) json.field("stacks_skipped", record.stacks_skipped);
+    write_stack_counts(json, record.stacks);
     if (cuts.drops && !record.dropped.empty()) {
       json.begin_object("dropped");
       for (const auto& [reason, n] : record.dropped) json.field(reason, n);

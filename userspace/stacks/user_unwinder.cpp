@@ -40,7 +40,8 @@ struct Frame {
   bool exact = true;                   // interrupted, not left by a call
   std::array<uint64_t, 16> general{};  // as the last interrupted frame had them, by DWARF number ...
   uint16_t known = 0;                  // ... and which of them this frame still has
-  uint64_t gregs = 0;                  // nonzero: they are in memory, in a ucontext
+  bool bp_known = true;
+  uint64_t gregs = 0;  // nonzero: they are in memory, in a ucontext
 };
 
 std::optional<uint64_t> register_of(const Frame& frame, int number, const ReadWord& read) {
@@ -51,6 +52,17 @@ std::optional<uint64_t> register_of(const Frame& frame, int number, const ReadWo
     return read(frame.gregs + 8 * index, value) ? std::optional(value) : std::nullopt;
   }
   return frame.general[static_cast<size_t>(number)];
+}
+
+bool needs_bp(const lt_row& row) {
+  switch (row.kind) {
+    case LT_ROW_RBP:
+    case LT_ROW_DEREF_RBP:
+    case LT_ROW_DEREF_RBP_ADD:
+    case LT_ROW_GAP:
+      return true;
+  }
+  return row.bp == LT_ROW_BP_HERE;
 }
 
 // Makes `frame` its caller's, or returns the status that ends the walk.
@@ -79,6 +91,7 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
       return LT_UNWIND_READ_FAULT;
     caller.gregs = step.cfa_at;
     caller.known = 0xffff;
+    caller.bp_known = true;
     caller.exact = true;
     // The interrupted stack may be any other one (sigaltstack), so its address proves nothing.
     if (caller.at.pc == 0) return LT_UNWIND_BAD_FRAME;
@@ -99,6 +112,7 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   if (!step.ra && !read(step.cfa - 8, caller.at.pc)) return LT_UNWIND_READ_FAULT;
   if (caller.at.pc == 0) return LT_UNWIND_END;
   if (step.saved_bp && !read(step.bp_at, caller.at.bp)) return LT_UNWIND_READ_FAULT;
+  caller.bp_known = frame.bp_known || step.saved_bp;
   caller.at.sp = step.cfa;
   frame = caller;
   return std::nullopt;
@@ -148,9 +162,15 @@ UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, co
   frame.at = {registers.ip, registers.sp, registers.bp};
   frame.general = registers.general;
   frame.known = registers.known;
+  frame.bp_known = registers.bp_known;
   while (stack.addresses.size() < max_frames) {
     stack.addresses.push_back(frame.at.pc);
     const lt_row row = row_for_frame(modules, frame.at.pc, frame.exact);
+    if (!frame.bp_known && needs_bp(row)) {
+      stack.status = LT_UNWIND_UNSUPPORTED;
+      stack.lacks_bp = true;
+      return stack;
+    }
     if (const auto status = leave(row, read, frame)) {
       stack.status = *status;
       return stack;

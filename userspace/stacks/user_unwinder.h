@@ -16,11 +16,13 @@ struct UnwindRegisters {
   uint64_t ip = 0, sp = 0, bp = 0;
   std::array<uint64_t, 16> general{};  ///< by DWARF number
   uint16_t known = 0;                  ///< bit n: general[n] is what the thread had
+  bool bp_known = true;                ///< false: /proc tells ip and sp only
 };
 
 struct UnwoundStack {
   std::vector<uint64_t> addresses;  ///< leaf first; the first is the ip, the rest return addresses
   uint32_t status = 0;              ///< enum lt_unwind_status
+  bool lacks_bp = false;            ///< it ended where rbp would have been needed, and was not known
 };
 
 /// Reads 8 bytes of the thread's memory; false if it cannot.

@@ -79,6 +79,7 @@ const char* poll_kind_name(uint32_t kind) {
 
 void Assembler::add_capture(LoopState& loop, RawCapture capture, const lt_slot& slot) {
   loop.turn_to(capture.head.seq);
+  count_stack(loop, capture.head.unwind_status);
   const bool sample = capture.head.reason == LT_CAPTURE_SAMPLE;
   const auto same = std::find_if(loop.pending.begin(), loop.pending.end(), [&](const PendingStack& p) {
     return p.capture.head.reason == capture.head.reason && p.capture.same_stack(capture);
@@ -96,6 +97,16 @@ void Assembler::add_capture(LoopState& loop, RawCapture capture, const lt_slot& 
     stack.capture = std::move(capture);
     if (loop.pending.size() > kMaxPending) prune(loop, slot);
   }
+}
+
+void Assembler::count_stack(LoopState& loop, uint32_t status) {
+  loop.stacks.add(status);
+  stacks_tally_.add(status);
+}
+
+void Assembler::count_mended(LoopState& loop, uint32_t from, uint32_t to) {
+  loop.stacks.change(from, to);
+  stacks_tally_.change(from, to);
 }
 
 void Assembler::prune(LoopState& loop, const lt_slot& slot) {

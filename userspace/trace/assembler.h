@@ -13,6 +13,7 @@
 #include "trace/processes.h"
 #include "trace/raw.h"
 #include "trace/stack_builder.h"
+#include "trace/stack_tally.h"
 
 namespace looptrace {
 
@@ -55,6 +56,7 @@ struct LoopState {
   uint64_t open_time_ns = 0;      ///< its start as given there: both records of an id tell the same time
   uint64_t reported_mark_ns = 0;  ///< largest mark reported as open
   lt_stats last{};                ///< at the last interval
+  StackTally stacks, last_stacks;
   uint64_t last_busy_ns = 0, last_idle_ns = 0;
 
   /// Nothing is reported of it.
@@ -94,6 +96,10 @@ class Assembler {
   Stall build(LoopState& loop, TracedProcess& process, const IterationView& view, std::string thread_name,
               std::string id, bool& modules_stale);
 
+  /// Counts a stack that add_capture() did not see; `mended`: one that it saw, walked anew.
+  void count_stack(LoopState& loop, uint32_t status);
+  void count_mended(LoopState& loop, uint32_t from, uint32_t to);
+  StackCounts stacks() const { return stacks_tally_.since({}); }
   uint64_t stacks_pruned() const { return stacks_pruned_; }
 
  private:
@@ -105,6 +111,7 @@ class Assembler {
   ProcFs procfs_;
   uint64_t threshold_ns_;
   uint64_t stacks_pruned_ = 0;
+  StackTally stacks_tally_;
 };
 
 const char* poll_kind_name(uint32_t kind);

@@ -596,12 +596,13 @@ void Tracer::take_live_stack(LoopState& loop, TracedProcess& process, const lt_s
   c.head.nr = s.off_nr;
   c.head.sp = s.off_sp;
   std::move(*stack).move_into(c);
+  assembler_->count_stack(loop, c.head.unwind_status);
   loop.turn_to(s.it.seq);
   loop.live.push_back(std::move(live));
 }
 
-// The capture of a process whose tables were not built yet has the innermost frame only: walks the stack
-// anew.
+// The capture of a process whose tables were not built yet has the innermost frame only, that of a stack in
+// part swapped out ends early: walks the stack anew, from outside, where pages are read in.
 void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (loop.seq != s.it.seq) return;
   const auto p = std::find_if(loop.pending.begin(), loop.pending.end(), [&](const PendingStack& pending) {
@@ -609,12 +610,15 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   });
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
-  if (c.head.unwind_status != LT_UNWIND_OFF && !(process.runtime && c.python.empty())) return;
+  const uint32_t status = c.head.unwind_status;
+  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && !(process.runtime && c.python.empty()))
+    return;
   if (process.runtime && !s.py_tstate) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
     engine_->slot(loop.slot).py_tstate = s.py_tstate;
   }
   if (auto stack = walk_blocked(process, s, engine_->slot(loop.slot))) std::move(*stack).move_into(c);
+  assembler_->count_mended(loop, status, c.head.unwind_status);
 }
 
 void Tracer::open_due(uint32_t index, uint64_t start_ns) {
@@ -688,6 +692,7 @@ void Tracer::report_drops() {
   if (const uint64_t n = queue_full_events_) drops["event_queue_full"] = n;
   if (orphan_stalls_) drops["stall_of_unknown_loop"] = orphan_stalls_;
   summary_.switches_healed = kernel[LT_DROP_SWITCH_HEALED];
+  summary_.stacks = assembler_->stacks();
   summary_.stacks_skipped = kernel[LT_DROP_CAPTURE_BUDGET] + assembler_->stacks_pruned();
   for (const auto& [reason, n] : drops) {
     uint64_t& reported = reported_drops_[reason];
@@ -782,6 +787,8 @@ void Tracer::report_loop(LoopState& loop, uint64_t now, uint64_t interval, uint6
   r.stalls = stats.stalls - loop.last.stalls;
   r.stall_ns = stats.stall_ns - loop.last.stall_ns;
   r.unconfirmed = stats.unconfirmed - loop.last.unconfirmed;
+  r.stacks = loop.stacks.since(loop.last_stacks);
+  loop.last_stacks = loop.stacks;
   std::vector<uint32_t> counts(LT_HIST_BUCKETS);
   const auto diff = [&](const auto& a, const auto& b) -> std::span<const uint32_t> {
     for (size_t i = 0; i < counts.size(); ++i) counts[i] = a[i] - b[i];
