@@ -52,6 +52,34 @@ TEST_P(RegisterStacks, ReachTheThreadsStart) {
 INSTANTIATE_TEST_SUITE_P(Native, RegisterStacks, testing::Values("r10", "call", "index", "signal", "vfork"),
                          [](const auto& info) { return std::string(info.param); });
 
+TEST(CheckTarget, WalksTheStacksOfBlockedThreads) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim victim("many_loops", {"--threads", "5", "--count", "1", "--delay-ms", "20000"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  usleep(200000);
+  const Outcome o = run_looptrace({"check", "--json", "-p", std::to_string(victim.pid())});
+  EXPECT_EQ(o.code, 0) << o.errors;
+  const json features = json::parse(o.out, nullptr, false)["features"];
+  const std::string pid = "pid " + std::to_string(victim.pid()) + " ";
+  for (const char* name : {"process", "mappings", "unwind_rows", "files_without_cfi", "stacks"}) {
+    ASSERT_TRUE(features.contains(pid + name)) << name << " in " << o.out;
+    EXPECT_TRUE(features[pid + name]["available"].get<bool>()) << features[pid + name];
+  }
+  // Five loops and the thread that waits for them, all asleep but for what runs just then.
+  const std::string stacks = features[pid + "stacks"]["detail"];
+  size_t whole = 0, walked = 0;
+  ASSERT_EQ(std::sscanf(stacks.c_str(), "%zu of %zu blocked threads walked", &whole, &walked), 2) << stacks;
+  EXPECT_EQ(whole, walked) << stacks;
+  EXPECT_GE(walked, 4u) << stacks;
+}
+
+TEST(CheckTarget, NoSuchProcess) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Outcome o = run_looptrace({"check", "-p", "4194304"});  // above the largest pid_max
+  EXPECT_EQ(o.code, 3) << o.out;
+  EXPECT_NE(o.errors.find("4194304"), std::string::npos) << o.errors;
+}
+
 // A swap file while it lives, where this machine allows one.
 class Swap {
  public:

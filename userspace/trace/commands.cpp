@@ -19,6 +19,7 @@
 #include "sinks/listing.h"
 #include "sinks/pretty.h"
 #include "sinks/redacting.h"
+#include "trace/target_check.h"
 #include "trace/tracer.h"
 
 namespace looptrace {
@@ -181,13 +182,21 @@ Result<void> run_list(const Options& options, const std::string& version) {
   return written;
 }
 
-Result<void> run_check(const Options&, bool json) {
-  const auto features = probe_features();
+Result<void> run_check(const Options& options, bool json) {
+  auto features = probe_features();
+  Result<void> targets;
+  for (const uint32_t pid : options.targets.pids) {
+    auto found = check_target(ProcFs(), static_cast<pid_t>(pid));
+    if (found.empty() && targets)
+      targets = Error{"no process has the id " + std::to_string(pid), 0, Fault::no_such_target};
+    features.insert(features.end(), found.begin(), found.end());
+  }
   LineWriter writer = LineWriter::borrow(STDOUT_FILENO);
   auto written =
       writer.write(json ? check_json(features) : render_check(features, describe_terminal(STDOUT_FILENO)));
   if (!written && !is_reader_gone(written.error())) return written;
-  return require_features(features);
+  if (auto r = require_features(features); !r) return r;
+  return targets;
 }
 
 }  // namespace looptrace
