@@ -10,6 +10,7 @@ struct scratch {
 	struct lt_capture rec;
 	struct lt_frame frame;
 	struct py_walk py;
+	struct lt_py_task task;
 	struct lt_module module; /* of the last frame: most callers are in the same one */
 	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
 	u32 unknown_registers; /* in the present frame, a bit for each DWARF number */
@@ -242,6 +243,24 @@ static long python_frame(u32 i, void *ctx)
 	return 0;
 }
 
+/* For whom the frames of this capture ran: a record of its own, before the capture's. */
+static __noinline int send_task(struct scratch *sc)
+{
+	struct lt_py_task *t = &sc->task;
+
+	if (!sc)
+		return 0;
+	t->hdr = sc->rec.hdr;
+	t->hdr.kind = LT_REC_PY_TASK;
+	t->hdr.size = sizeof(*t);
+	t->generation = sc->rec.generation;
+	t->id = sc->rec.id;
+	py_find_task(&sc->py, t);
+	if ((t->task || t->handler_type) && bpf_ringbuf_output(&ring, t, sizeof(*t), BPF_RB_NO_WAKEUP))
+		count_drop(LT_DROP_CAPTURE_RING_FULL);
+	return 0;
+}
+
 __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request *request)
 {
 	u32 lane = request->lane;
@@ -298,6 +317,8 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);
 			if (!r->py_status)
 				bpf_loop(LT_MAX_PY, python_frame, &w, 0);
+			if (!r->py_status && (sc->py.handle || sc->py.handler))
+				send_task(sc);
 		}
 	} else {
 		r->data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;

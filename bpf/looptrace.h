@@ -16,14 +16,15 @@
 #endif
 
 #define LT_COMM_LEN 16
-#define LT_MAX_CANDIDATES 3 /* polls of one thread that compete for being the loop's */
-#define LT_MAX_WAITS 6	    /* distinct waits kept per iteration; the rest is summed in `more` */
-#define LT_MAX_TOP 4	    /* longest segments kept per iteration, each with its stack */
-#define LT_MAX_KERNEL 48    /* kernel frames per capture */
-#define LT_MAX_USER 384	    /* native user frames per capture */
-#define LT_MAX_PY 192	    /* interpreter frames per capture */
-#define LT_MAX_MODULES 512  /* executable mappings per process */
-#define LT_PATH_LEN 192	    /* bytes of a file path, its end kept */
+#define LT_MAX_CANDIDATES 3  /* polls of one thread that compete for being the loop's */
+#define LT_MAX_WAITS 6	     /* distinct waits kept per iteration; the rest is summed in `more` */
+#define LT_MAX_TOP 4	     /* longest segments kept per iteration, each with its stack */
+#define LT_MAX_KERNEL 48     /* kernel frames per capture */
+#define LT_MAX_USER 384	     /* native user frames per capture */
+#define LT_MAX_PY 192	     /* interpreter frames per capture */
+#define LT_MAX_MODULES 512   /* executable mappings per process */
+#define LT_PATH_LEN 192	     /* bytes of a file path, its end kept */
+#define LT_TASK_NAME_LEN 144 /* bytes of the object that names an asyncio Task, its header included */
 
 /* ------------------------------------------------------------------ loops and polls */
 
@@ -309,6 +310,24 @@ enum lt_unwind_status {
 
 /* ------------------------------------------------------------------ interpreters */
 
+/* A function whose first argument tells what the loop is at. */
+struct lt_py_watch {
+	__u64 code; /* 0 = the process has not been seen to run it */
+	__s32 self; /* where a frame of it keeps that argument */
+	__u32 pad;
+};
+
+/* How BPF finds the running asyncio Task; see struct lt_py_task. Offsets in bytes. */
+struct lt_py_task_config {
+	struct lt_py_watch handle;	  /* Handle._run of asyncio: self._callback steps the Task */
+	struct lt_py_watch handler;	  /* RequestHandler._execute of Tornado */
+	__u64 cell_type;		  /* PyCell_Type: an argument that a closure uses is in a cell */
+	__u64 function_type, method_type; /* PyCFunction_Type, PyMethod_Type */
+	__s32 callback;			  /* in a Handle */
+	__s32 coro, name;		  /* in a Task; -1 = not known in this version */
+	__s32 coro_code;		  /* in a coroutine: the code object that it runs */
+};
+
 /* Where BPF finds the frames of a CPython thread. Offsets in bytes. */
 struct lt_py_config {
 	__s32 minor;  /* 3.minor; 0 = not CPython */
@@ -318,6 +337,7 @@ struct lt_py_config {
 	__s32 co_firstlineno;
 	__u64 code_type; /* address of PyCode_Type, 0 = do not check */
 	__u64 code_mask; /* and-mask for the code pointer (3.14's tagged references) */
+	struct lt_py_task_config task;
 };
 
 /* One interpreter frame as captured; resolved in user space. */
@@ -346,6 +366,7 @@ enum lt_record_kind {
 	LT_REC_LOOP_FOUND = 6, /* struct lt_loop_event: a slot was taken */
 	LT_REC_SUSPECT = 7,    /* struct lt_hdr: a loop runs long; sent with a wake-up */
 	LT_REC_POLLED = 8,     /* struct lt_hdr: a probe saw the loop poll; once a probe, with a wake-up */
+	LT_REC_PY_TASK = 9,    /* struct lt_py_task: right before the capture that it belongs to */
 };
 
 struct lt_hdr {
@@ -390,6 +411,21 @@ struct lt_capture {
 	__u64 ip, sp, bp;
 	__u64 weight_ns; /* samples: time since the previous sample or the segment's start */
 	__u64 data[LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY];
+};
+
+/* What the Python frames of a capture ran for. Pointers of that moment: objects die and their memory is
+ * reused, so what must not be mistaken is copied. All is as found: user space checks the types. */
+struct lt_py_task {
+	struct lt_hdr hdr;
+	__u64 generation;
+	__u64 id; /* of the capture */
+	__u64 task, task_type;
+	__u64 coro, coro_code;
+	__u64 handler_type; /* 0 = no frame of Tornado's */
+	__u64 name;
+	__u32 name_bytes; /* valid bytes of name_object; 0 = none */
+	__u32 pad;
+	__u8 name_object[LT_TASK_NAME_LEN]; /* a str, or an int: "Task-N" */
 };
 
 enum lt_process_change { LT_PROC_FORK = 1, LT_PROC_EXEC = 2, LT_PROC_RENAME = 3, LT_PROC_EXIT = 4 };

@@ -13,6 +13,7 @@
 struct py_walk {
 	struct lt_py_config config;
 	u64 frame;
+	u64 handle, handler; /* innermost frames of the functions that tell the task; 0 = none met */
 	u64 bytes[PY_FRAME_BYTES / 8];
 };
 
@@ -29,7 +30,7 @@ static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_
 	u64 at = tstate, type = 0, code = 0, outer;
 
 	w->config = *config;
-	w->frame = 0;
+	w->frame = w->handle = w->handler = 0;
 	if (config->cframe >= 0 && bpf_probe_read_user(&at, 8, (void *)(tstate + config->cframe)))
 		return 1;
 	if (bpf_probe_read_user(&w->frame, 8, (void *)(at + config->frame)))
@@ -67,8 +68,76 @@ static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *
 	    bpf_probe_read_user(&first, 4, (void *)(f->code + c->co_firstlineno)))
 		first = 0;
 	f->firstlineno = first;
+	if (f->code && f->code == c->task.handle.code && !w->handle)
+		w->handle = w->frame;
+	if (f->code && f->code == c->task.handler.code && !w->handler)
+		w->handler = w->frame;
 	w->frame = py_word(w, c->f_previous);
 	return 1;
+}
+
+static __always_inline u64 py_read(u64 address)
+{
+	u64 word = 0;
+
+	bpf_probe_read_user(&word, 8, (void *)address);
+	return word;
+}
+
+/* The first argument of a watched function, 0 if it cannot be read. */
+static __always_inline u64 py_self(const struct py_walk *w, const struct lt_py_watch *watch, u64 frame)
+{
+	u64 self = py_read(frame + watch->self) & w->config.code_mask;
+
+	if (self && py_read(self + 8) == w->config.task.cell_type)
+		self = py_read(self + 16);
+	return self;
+}
+
+/*
+ * Handle._run(self) -> self._callback -> its Task -> name, coroutine. A callback that steps a Task is a bound
+ * method of it, of C (from the second step on) or Python, or an object made for the purpose.
+ * What is found need not be a Task.
+ */
+static __always_inline void py_find_task(const struct py_walk *w, struct lt_py_task *t)
+{
+	const struct lt_py_task_config *c = &w->config.task;
+	u64 self, type;
+
+	t->task = t->task_type = t->coro = t->coro_code = t->handler_type = t->name = 0;
+	t->name_bytes = t->pad = 0;
+	if (w->handler) {
+		self = py_self(w, &c->handler, w->handler);
+		if (self)
+			t->handler_type = py_read(self + 8);
+	}
+	if (!w->handle || c->name < 0)
+		return;
+	self = py_self(w, &c->handle, w->handle);
+	if (!self)
+		return;
+	self = py_read(self + c->callback);
+	if (!self)
+		return;
+	type = py_read(self + 8);
+	t->task = py_read(self + (type == c->function_type || type == c->method_type ? 24 : 16));
+	if (!t->task)
+		return;
+	t->task_type = py_read(t->task + 8);
+	t->coro = py_read(t->task + c->coro);
+	t->name = py_read(t->task + c->name);
+	if (t->coro)
+		t->coro_code = py_read(t->coro + c->coro_code);
+	if (!t->name)
+		return;
+	/* A short one may end its mapping. */
+	t->name_bytes = LT_TASK_NAME_LEN;
+	if (bpf_probe_read_user(t->name_object, LT_TASK_NAME_LEN, (void *)t->name)) {
+		t->name_bytes = LT_TASK_NAME_LEN / 2;
+		if (bpf_probe_read_user(t->name_object, LT_TASK_NAME_LEN / 2, (void *)t->name))
+			t->name_bytes = 0;
+		__builtin_memset(t->name_object + LT_TASK_NAME_LEN / 2, 0, LT_TASK_NAME_LEN / 2);
+	}
 }
 
 #endif /* LOOPTRACE_PYTHON_BPF_H */

@@ -227,6 +227,9 @@ void expect_right(const std::string& title, Server& server, const std::vector<js
     const bool cause = right_cause(server, t, s), culprit = right_culprit(t, s);
     EXPECT_TRUE(cause) << "cause, target or waker; true " << t.dump() << "\nrecord " << s.dump();
     EXPECT_TRUE(culprit) << "culprit; true " << t.dump() << "\nrecord " << s.dump();
+    if (t.contains("handler") && culprit && s.contains("culprit")) {
+      EXPECT_EQ(s.value("task", json::object()).value("handler", ""), t["handler"]) << s.dump();
+    }
     row.causes_right += cause;
     row.culprits_right += culprit;
     EXPECT_EQ(s["loop"]["kind"], "epoll") << s.dump();

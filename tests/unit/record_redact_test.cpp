@@ -22,6 +22,10 @@ Stall sample() {
   frame.file = "/opt/secret/app.py";
   frame.module = "app";
   stall.culprit = frame;
+  TaskInfo& task = stall.task.emplace();
+  task.name = "job";
+  task.file = frame.file;
+  task.created_at = {"main", "/opt/secret/main.py", 3};
   Stack stack;
   stack.frames = {frame};
   stall.stacks = {stack};
@@ -45,6 +49,9 @@ TEST(Redact, PathsKeepTheirLastPart) {
   EXPECT_TRUE(stall.culprit->file.ends_with("/app.py"));
   EXPECT_EQ(stall.culprit->file, stall.stacks[0].frames[0].file) << "one directory, one hash";
   EXPECT_EQ(stall.culprit->module, "app");
+  EXPECT_EQ(stall.task->file, stall.culprit->file);
+  EXPECT_EQ(stall.task->created_at->file, stall.culprit->file.substr(0, 12) + "/main.py");
+  EXPECT_EQ(stall.task->name, "job") << "not a path";
   EXPECT_EQ(stall.cause_detail, "read on file " + stall.waits[0].target->path);
   EXPECT_EQ(stall.cause_detail.find("secret"), std::string::npos);
   EXPECT_EQ(stall_message(stall).find("secret"), std::string::npos);

@@ -115,6 +115,13 @@ Stall sample() {
       frame(FrameKind::inlined, "hash", "/usr/include/hash.h", 12, "libapp.so", FrameOrigin::library)};
   running.frames[0].guessed = true;
   s.stacks = {blocked, running};
+  TaskInfo& task = s.task.emplace();
+  task.name = "Task-7";
+  task.coroutine = "RequestHandler._execute";
+  task.file = "/usr/lib/python3/tornado/web.py";
+  task.line = 1735;
+  task.handler = "Orders.get";
+  task.created_at = {"finish", "/srv/app.py", 31};
   s.preempted_by = Peer{40, 44, "stress"};
   s.dispatched = 1;
   s.fingerprint = fingerprint(s, choose_culprit(s));
@@ -271,9 +278,10 @@ TEST(Jsonl, KeysInTheContractsOrder) {
   write_stall(line, sample(), kHost, 8000);
   size_t at = 0;
   for (const char* key :
-       {"schema", "id",        "state", "time",   "severity",    "message",      "host",    "process",
-        "thread", "container", "k8s",   "loop",   "duration_ns", "threshold_ns", "time_ns", "cause",
-        "shape",  "culprit",   "waits", "stacks", "loop_events", "fingerprint",  "sample",  "truncated"}) {
+       {"schema",      "id",          "state",     "time",     "severity", "message",     "host",
+        "process",     "thread",      "container", "k8s",      "loop",     "duration_ns", "threshold_ns",
+        "time_ns",     "cause",       "shape",     "culprit",  "task",     "waits",       "stacks",
+        "loop_events", "fingerprint", "sample",    "truncated"}) {
     const size_t found = line.find('"' + std::string(key) + "\":", at);
     EXPECT_NE(found, std::string::npos) << key;
     at = std::max(at, found);
@@ -458,6 +466,8 @@ class Hostile {
       stack.frames.resize(number() % 130);
       for (Frame& f : stack.frames) f = random_frame();
     }
+    if (coin()) s.task = {text(), text(), text(), static_cast<int>(number() % 99), text(), {}};
+    if (s.task && coin()) s.task->created_at = {text(), text(), static_cast<int>(number() % 99)};
     s.preempted_by = peer();
     s.dispatched = static_cast<int64_t>(number());
     s.fingerprint = text();

@@ -544,6 +544,14 @@ Result<void> Engine::set_process(uint32_t tgid, const std::vector<lt_module>& mo
   return {};
 }
 
+void Engine::set_interpreter(uint32_t tgid, const lt_py_config& python) {
+  const int map = bpf_map__fd(impl_->skel->maps.processes);
+  lt_process process{};
+  if (bpf_map_lookup_elem(map, &tgid, &process)) return;
+  process.py = python;
+  bpf_map_update_elem(map, &tgid, &process, BPF_EXIST);
+}
+
 void Engine::clear_process(uint32_t tgid) {
   auto& im = *impl_;
   bpf_map_delete_elem(bpf_map__fd(im.skel->maps.processes), &tgid);

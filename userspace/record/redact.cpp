@@ -105,6 +105,10 @@ Stall Redactor::apply(Stall stall) const {
     for (Frame& frame : stack.frames) hide(frame);
   }
   if (stall.culprit) hide(*stall.culprit);
+  if (stall.task) {
+    hide_path(stall.task->file);
+    if (stall.task->created_at) hide_path(stall.task->created_at->file);
+  }
   hide_words(stall.cause_detail);
   return stall;
 }

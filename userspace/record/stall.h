@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "record/frame.h"
+#include "record/task.h"
 
 namespace looptrace {
 
@@ -125,6 +126,7 @@ struct Stall {
   uint64_t segments = 0;  ///< times that the thread left or entered a CPU
   uint64_t longest_segment_ns = 0;
   std::optional<Frame> culprit;
+  std::optional<TaskInfo> task;       ///< what the culprit's stack ran for
   std::vector<Wait> waits;            ///< heaviest first
   uint64_t waits_dropped = 0;         ///< distinct waits beyond the kernel's table, merged into one entry
   std::vector<Stack> stacks;          ///< heaviest first

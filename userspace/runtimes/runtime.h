@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "looptrace.h"
 #include "record/frame.h"
+#include "record/task.h"
 #include "stacks/module.h"
 
 namespace looptrace {
@@ -53,6 +55,21 @@ class Runtime {
 
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
   virtual std::vector<lt_py_frame> walk(uint64_t thread_state) = 0;
+
+  /// Looks among captured frames for those by which BPF can tell what the loop's scheduler runs. True if
+  /// configure() has more to tell now.
+  virtual bool learn(std::span<const lt_py_frame>) { return false; }
+
+  /// What BPF would send along with a capture, read from user space; with the caveats of walk().
+  virtual std::optional<lt_py_task> see_task(uint64_t) { return std::nullopt; }
+
+  /// Where that Task was created, if the program kept it. To be asked soon: the Task may end.
+  virtual std::optional<TaskInfo::Place> task_created_at(const lt_py_task&) { return std::nullopt; }
+
+  /// What the loop's scheduler ran when these frames were captured; `seen` came with them, or is null.
+  virtual std::optional<TaskInfo> task(std::span<const lt_py_frame>, const lt_py_task*) {
+    return std::nullopt;
+  }
 };
 
 /// What a process runs, or null where no runtime is recognised. `warning` is set where a runtime was

@@ -48,6 +48,7 @@ class Block {
     title();
     times();
     culprit();
+    task();
     for (size_t i = 0; i < std::min(kWaits, stall_.waits.size()); ++i) wait(stall_.waits[i]);
     if (stall_.waits.size() > kWaits) row("", std::to_string(stall_.waits.size() - kWaits) + " more waits");
     const bool queued = share_of(stall_.runqueue_ns, stall_.duration_ns) >= kWorthTelling;
@@ -108,6 +109,23 @@ class Block {
     row("culprit",
         paint_(Ink::bold,
                shorten_middle(printable(name(*stall_.culprit) + "  " + place(*stall_.culprit)), room())));
+  }
+
+  void task() {
+    if (!stall_.task) return;
+    const TaskInfo& task = *stall_.task;
+    std::string text = task.name;
+    const auto add = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
+    if (!task.coroutine.empty()) {
+      const std::string line = task.line > 0 ? ":" + std::to_string(task.line) : "";
+      add(task.coroutine + (task.file.empty() ? "" : "  " + task.file + line));
+    }
+    if (!task.handler.empty()) add("handler " + task.handler);
+    row("task", shorten_middle(printable(text), room()));
+    if (!task.created_at) return;
+    const TaskInfo::Place& at = *task.created_at;
+    const std::string made = "created in " + at.function + "  " + at.file + ":" + std::to_string(at.line);
+    row("", shorten_middle(printable(made), room()));
   }
 
   void wait(const Wait& wait) {

@@ -157,6 +157,23 @@ void write_times(JsonWriter& json, const Stall& stall) {
   json.end_object();
 }
 
+void write_task(JsonWriter& json, const TaskInfo& task) {
+  json.begin_object("task");
+  json.field("name", task.name);
+  json.field("coroutine", task.coroutine);
+  json.field("file", task.file);
+  if (task.line > 0) json.field("line", task.line);
+  json.field("handler", task.handler);
+  if (task.created_at) {
+    json.begin_object("created_at");
+    json.field("function", task.created_at->function);
+    json.field("file", task.created_at->file);
+    if (task.created_at->line > 0) json.field("line", task.created_at->line);
+    json.end_object();
+  }
+  json.end_object();
+}
+
 void write_cause(JsonWriter& json, const StallCuts& cuts) {
   const Stall& stall = *cuts.stall;
   json.begin_object("cause");
@@ -173,6 +190,7 @@ void write_cause(JsonWriter& json, const StallCuts& cuts) {
     write_frame_fields(json, *stall.culprit);
     json.end_object();
   }
+  if (stall.task && cuts.context) write_task(json, *stall.task);
   if (cuts.context) write_peer(json, "preempted_by", stall.preempted_by);
 }
 

@@ -61,6 +61,18 @@ bool both_ends_here(const WaitTarget& t) {
   return t.peer.starts_with("127.") || (!t.peer.empty() && host(t.peer) == host(t.local));
 }
 
+// Equal stacks may have run for different Tasks: then none is named.
+void keep_common_task(RawCapture& kept, const RawCapture& other) {
+  if (!kept.task) return;
+  const lt_py_task other_task = other.task.value_or(lt_py_task{});
+  lt_py_task& task = *kept.task;
+  if (task.task != other_task.task || task.coro != other_task.coro || task.name != other_task.name) {
+    task.task = 0;
+    kept.task_created_at.reset();
+  }
+  if (task.handler_type != other_task.handler_type) task.handler_type = 0;
+}
+
 }  // namespace
 
 const char* poll_kind_name(uint32_t kind) {
@@ -93,7 +105,9 @@ void Assembler::add_capture(LoopState& loop, RawCapture capture, const lt_slot& 
     stack.ids.push_back(capture.head.id);
     ++stack.samples;
   }
-  if (!found) {
+  if (found) {
+    keep_common_task(stack.capture, capture);
+  } else {
     stack.capture = std::move(capture);
     if (loop.pending.size() > kMaxPending) prune(loop, slot);
   }
@@ -426,6 +440,12 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   const auto place = choose_culprit(stall);
   if (place) stall.culprit = stall.stacks[place->stack].frames[place->frame];
   stall.fingerprint = fingerprint(stall, place);
+  if (process.runtime && !built.empty()) {
+    const Built& of = built[place ? place->stack : 0];
+    const RawCapture& capture = of.pending ? loop.pending[*of.pending].capture : loop.live[*of.live].capture;
+    stall.task = process.runtime->task(capture.python, capture.task ? &*capture.task : nullptr);
+    if (stall.task && !stall.task->name.empty()) stall.task->created_at = capture.task_created_at;
+  }
   return stall;
 }
 

@@ -53,9 +53,10 @@ struct LoopState {
   std::map<uint64_t, std::string> paths;  ///< inode -> path, of this iteration's waits
   std::string open_id;                    ///< id given to the iteration `open_seq` by an open record
   uint64_t open_seq = 0;
-  uint64_t open_time_ns = 0;      ///< its start as given there: both records of an id tell the same time
-  uint64_t reported_mark_ns = 0;  ///< largest mark reported as open
-  lt_stats last{};                ///< at the last interval
+  uint64_t open_time_ns = 0;       ///< its start as given there: both records of an id tell the same time
+  uint64_t reported_mark_ns = 0;   ///< largest mark reported as open
+  std::optional<lt_py_task> task;  ///< came in last: of the capture that follows
+  lt_stats last{};                 ///< at the last interval
   StackTally stacks, last_stacks;
   uint64_t last_busy_ns = 0, last_idle_ns = 0;
 

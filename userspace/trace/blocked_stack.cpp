@@ -8,6 +8,8 @@ namespace looptrace {
 void BlockedStack::move_into(RawCapture& capture) && {
   capture.user = std::move(user);
   capture.python = std::move(python);
+  capture.task = task;
+  capture.task_created_at = std::move(task_created_at);
   capture.head.unwind_status = status;
 }
 
@@ -19,7 +21,11 @@ std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_
                                memory_reader(static_cast<pid_t>(process.tgid)), LT_MAX_USER);
   stack.user = std::move(walked.addresses);
   stack.status = walked.status;
-  if (process.runtime && slot.py_tstate) stack.python = process.runtime->walk(slot.py_tstate);
+  if (process.runtime && slot.py_tstate) {
+    stack.python = process.runtime->walk(slot.py_tstate);
+    stack.task = process.runtime->see_task(slot.py_tstate);
+    if (stack.task) stack.task_created_at = process.runtime->task_created_at(*stack.task);
+  }
   if (__atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != slot.switches) return std::nullopt;
   return stack;
 }

@@ -15,6 +15,8 @@ namespace looptrace {
 struct BlockedStack {
   std::vector<uint64_t> user;
   std::vector<lt_py_frame> python;
+  std::optional<lt_py_task> task;  ///< what they run for
+  std::optional<TaskInfo::Place> task_created_at;
   uint32_t status = LT_UNWIND_OFF;  ///< enum lt_unwind_status
 
   void move_into(RawCapture& capture) &&;

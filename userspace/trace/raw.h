@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "looptrace.h"
+#include "record/task.h"
 
 namespace looptrace {
 
@@ -25,6 +26,8 @@ struct RawCapture {
   lt_capture head;  // all but data, which is in the vectors
   std::vector<uint64_t> kernel, user;
   std::vector<lt_py_frame> python;
+  std::optional<lt_py_task> task;  ///< what they ran for, where BPF knew to look
+  std::optional<TaskInfo::Place> task_created_at;
 
   /// The same place: equal stacks, wherever the leaf is within its function's call.
   bool same_stack(const RawCapture& other) const {

@@ -345,6 +345,8 @@ void Tracer::handle_record(std::span<const std::byte> bytes) {
     process_changed(*r);
   } else if (const auto* r = record_as<lt_path>(bytes, LT_REC_PATH)) {
     if (r->hdr.slot < loops_.size()) assembler_->add_path(loops_[r->hdr.slot], *r);
+  } else if (const auto* r = record_as<lt_py_task>(bytes, LT_REC_PY_TASK)) {
+    if (LoopState* loop = loop_at(r->hdr.slot, r->generation)) loop->task = *r;
   } else {
     capture(bytes);
   }
@@ -508,7 +510,30 @@ void Tracer::capture(std::span<const std::byte> bytes) {
       if (auto stack = walk_blocked(*process, *now, slot)) std::move(*stack).move_into(*c);
     }
   }
+  see_task(*c, *loop);
   assembler_->add_capture(*loop, std::move(*c), slot);
+}
+
+// For whom the frames ran: BPF has sent it right before. It does not know where to look until a capture has
+// met asyncio's functions; of that one it is read while the thread is still blocked there.
+void Tracer::see_task(RawCapture& c, LoopState& loop) {
+  const auto seen = std::exchange(loop.task, std::nullopt);
+  TracedProcess* process = processes_->find(loop.tgid);
+  if (!process || !process->runtime) return;
+  Runtime& runtime = *process->runtime;
+  if (seen && seen->id == c.head.id) c.task = seen;
+  if (runtime.learn(c.python)) {
+    lt_process config{};
+    runtime.configure(config);
+    engine_->set_interpreter(loop.tgid, config.py);
+    const lt_slot& slot = engine_->slot(loop.slot);
+    const uint64_t switches = slot.switches;
+    if (!c.task && !slot.running && slot.off_capture == c.head.id) {
+      const auto late = runtime.see_task(slot.py_tstate);
+      if (slot.switches == switches) c.task = late;
+    }
+  }
+  if (c.task) c.task_created_at = runtime.task_created_at(*c.task);
 }
 
 bool Tracer::parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const {

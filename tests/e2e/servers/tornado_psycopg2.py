@@ -24,7 +24,7 @@ class Query(tornado.web.RequestHandler):
 
     def run_query(self):
         cursor = self.settings["database"].cursor()
-        with stall("network", syscall="poll"): cursor.execute("select pg_sleep(%s)", (options.stall_ms / 1000,))
+        with stall("network", syscall="poll", handler="Query.get"): cursor.execute("select pg_sleep(%s)", (options.stall_ms / 1000,))
 
 
 class Quit(tornado.web.RequestHandler):

@@ -22,19 +22,19 @@ class Healthy(tornado.web.RequestHandler):
 
 
 class FetchPrice(tornado.web.RequestHandler):
+    timeout = 5
+
     def get(self):
-        self.call_upstream(5)
+        self.call_upstream(type(self).__name__ + ".get")
         self.write("ok")
 
-    def call_upstream(self, timeout):
+    def call_upstream(self, handler):
         url = self.settings["upstream"]
-        with stall("network"): requests.get(url, timeout=timeout)
+        with stall("network", handler=handler): requests.get(url, timeout=self.timeout)
 
 
-class FetchPriceForEver(FetchPrice):
-    def get(self):
-        self.call_upstream(None)
-        self.write("ok")
+class FetchPriceForEver(FetchPrice):  # the method that it inherits is called after another class
+    timeout = None
 
 
 class Quit(tornado.web.RequestHandler):

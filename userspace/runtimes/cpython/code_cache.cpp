@@ -61,6 +61,7 @@ std::unique_ptr<Code> CodeCache::read(uint64_t address, uint32_t first_line) {
   code->function = name && !name->empty() ? *name : "?";
   code->source = source(file.value_or("?"));
   code->first_line = found_line;
+  code->flags = load<uint32_t>(object.data() + offsets_.code.flags);
   code->lines = read_bytes(load<uint64_t>(object.data() + offsets_.code.lines));
   return code;
 }

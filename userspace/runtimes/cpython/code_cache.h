@@ -20,6 +20,7 @@ struct Code {
   std::string function;  ///< co_qualname (3.11+), co_name
   std::shared_ptr<const SourceFile> source;
   int first_line = 0;
+  uint32_t flags = 0;          ///< co_flags
   std::vector<uint8_t> lines;  ///< the line table
 };
 

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
 #include "runtimes/cpython/code_cache.h"
 #include "runtimes/cpython/installation.h"
 #include "runtimes/cpython/line_table.h"
+#include "runtimes/cpython/tasks.h"
 #include "runtimes/cpython/thread_states.h"
 #include "runtimes/remote_memory.h"
 
@@ -44,7 +46,10 @@ constexpr std::array<std::string_view, 20> kCollectorFunctions = {"PyGC_Collect"
 class CPython final : public Runtime {
  public:
   CPython(pid_t pid, Installation installation)
-      : memory_(pid), python_(std::move(installation)), codes_(memory_, python_.offsets, python_.code_type) {}
+      : memory_(pid),
+        python_(std::move(installation)),
+        codes_(memory_, python_.offsets, python_.code_type),
+        tasks_(memory_, python_, codes_) {}
 
   std::string name() const override {
     return "cpython " + python_.version.text() + (python_.offsets.free_threaded ? "t" : "");
@@ -58,7 +63,13 @@ class CPython final : public Runtime {
   bool is_entry(const lt_py_frame& frame) const override;
   bool is_shim(const lt_py_frame& frame) const override;
   bool is_gc(const Frame& native) const override;
-  std::vector<lt_py_frame> walk(uint64_t thread_state) override;
+  std::vector<lt_py_frame> walk(uint64_t thread_state) override { return walk(thread_state, nullptr); }
+  bool learn(std::span<const lt_py_frame> frames) override;
+  std::optional<lt_py_task> see_task(uint64_t thread_state) override;
+  std::optional<TaskInfo::Place> task_created_at(const lt_py_task& seen) override {
+    return tasks_.created_at(seen);
+  }
+  std::optional<TaskInfo> task(std::span<const lt_py_frame> frames, const lt_py_task* seen) override;
 
  private:
   // What one frame holds, as BPF reads it, and the next.
@@ -67,12 +78,15 @@ class CPython final : public Runtime {
     uint64_t previous;
   };
   std::optional<Link> read_frame(uint64_t address) const;
+  std::vector<lt_py_frame> walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
+  std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
   std::optional<uint32_t> first_line(uint64_t code) const;
   int line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const;
 
   const RemoteMemory memory_;
   const Installation python_;
   mutable CodeCache codes_;  // is_shim() looks at code objects too
+  Tasks tasks_;
 };
 
 void CPython::configure(lt_process& process) const {
@@ -86,7 +100,8 @@ void CPython::configure(lt_process& process) const {
                 .f_owner = o.frame.owner,
                 .co_firstlineno = o.code.firstlineno,
                 .code_type = python_.code_type,
-                .code_mask = o.code_mask()};
+                .code_mask = o.code_mask(),
+                .task = tasks_.config()};
 }
 
 uint64_t CPython::thread_state(pid_t tid) {
@@ -202,7 +217,7 @@ std::optional<CPython::Link> CPython::read_frame(uint64_t address) const {
   return link;
 }
 
-std::vector<lt_py_frame> CPython::walk(uint64_t thread_state) {
+std::vector<lt_py_frame> CPython::walk(uint64_t thread_state, std::vector<uint64_t>* addresses) {
   const Offsets& o = python_.offsets;
   std::vector<lt_py_frame> frames;
   uint64_t cframe = 0;
@@ -218,9 +233,62 @@ std::vector<lt_py_frame> CPython::walk(uint64_t thread_state) {
     // 3.15 keeps one more shim below the outermost eval frame's: it stands for no native frame.
     const bool is_base = o.minor >= 15 && link->previous == 0 && link->frame.owner >= kOwnedByInterpreter;
     if (!is_base) frames.push_back(link->frame);
-    link = link->previous ? read_frame(link->previous) : std::nullopt;
+    if (!is_base && addresses) addresses->push_back(address);
+    address = link->previous;
+    link = address ? read_frame(address) : std::nullopt;
   }
   return frames;
+}
+
+std::vector<lt_py_frame> CPython::without_shims(std::span<const lt_py_frame> frames) const {
+  std::vector<lt_py_frame> kept;
+  std::copy_if(frames.begin(), frames.end(), std::back_inserter(kept),
+               [&](const lt_py_frame& frame) { return !is_shim(frame); });
+  return kept;
+}
+
+bool CPython::learn(std::span<const lt_py_frame> frames) { return tasks_.learn(frames); }
+
+std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
+  std::vector<uint64_t> addresses;
+  const auto frames = walk(thread_state, &addresses);
+  const lt_py_task_config config = tasks_.config();
+  const auto innermost = [&](uint64_t code) -> uint64_t {
+    for (size_t i = 0; code && i < frames.size(); ++i) {
+      if (frames[i].code == code) return addresses[i];
+    }
+    return 0;
+  };
+  const uint64_t handle = innermost(config.handle.code), handler = innermost(config.handler.code);
+  if (!handle && !handler) return std::nullopt;
+  return tasks_.read(handle, handler);
+}
+
+std::optional<TaskInfo> CPython::task(std::span<const lt_py_frame> captured, const lt_py_task* seen) {
+  const auto frames = without_shims(captured);
+  TaskInfo info;
+  if (const auto at = tasks_.coroutine(frames)) {
+    const Frame place = resolve(frames[*at]);
+    info.coroutine = place.function;
+    info.file = place.file;
+    info.line = place.line;
+    if (seen) info.name = tasks_.name(*seen, frames[*at]);
+  }
+  if (const auto method = tasks_.handler_method(frames)) {
+    // The class of the handler itself: a method's qualified name tells where it was defined.
+    info.handler = seen ? tasks_.type_name(seen->handler_type) : "";
+    if (*method != Tasks::kNone) {
+      const std::string name = resolve(frames[*method]).function;
+      const size_t dot = name.rfind('.');
+      if (info.handler.empty()) {
+        info.handler = dot == name.npos ? "" : name;
+      } else {
+        info.handler += "." + name.substr(dot == name.npos ? 0 : dot + 1);
+      }
+    }
+  }
+  if (info.coroutine.empty() && info.handler.empty()) return std::nullopt;
+  return info;
 }
 
 }  // namespace

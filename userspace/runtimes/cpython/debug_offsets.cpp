@@ -134,6 +134,7 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.frame.previous = words.member(order->frame + 1, order->frame);
   o.frame.code = words.member(order->frame + 2, order->frame);
   o.frame.instr = words.member(order->frame + 3, order->frame);
+  o.frame.locals = words.member(order->frame + 4, order->frame, 0);
   o.frame.owner = words.member(order->frame + 5, order->frame, 1);
   o.frame.size = end_of({o.frame.previous, o.frame.code, o.frame.instr, o.frame.owner - 7});
 
@@ -147,6 +148,15 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.ob_type = words.member(order->object + 1, order->object);
   o.bytes.size = words.member(order->bytes + 1, order->bytes);
   o.bytes.data = words.member(order->bytes + 2, order->bytes, 1);
+
+  // Not told: the third member behind the head of an object with a size.
+  o.code.flags = o.bytes.size + 8 + 3 * 8;
+  // Nor are asyncio's. Later versions, and free-threaded builds, say nothing of their tasks' names.
+  const bool tasks_known = o.minor == 13 && !o.free_threaded;
+  o.task = {.coro = tasks_known ? 120 : -1,
+            .name = tasks_known ? 128 : -1,
+            .source_traceback = 72,
+            .coro_code = 72};
 
   o.unicode.state = words.member(order->unicode + 1, order->unicode, 4);
   o.unicode.length = words.member(order->unicode + 2, order->unicode);

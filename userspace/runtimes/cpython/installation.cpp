@@ -131,6 +131,13 @@ Result<Installation> examine(const RemoteMemory& memory, const std::vector<const
   found.runtime_size = runtime.symbol.size;
   found.module = python.object->name();
   if (const auto type = find_data(files, python, "PyCode_Type")) found.code_type = type->address();
+  for (const auto& [name, address] : {std::pair{"PyCell_Type", &found.cell_type},
+                                      {"PyCFunction_Type", &found.function_type},
+                                      {"PyMethod_Type", &found.method_type},
+                                      {"PyUnicode_Type", &found.str_type},
+                                      {"PyLong_Type", &found.int_type}}) {
+    if (const auto type = find_data(files, python, name)) *address = type->address();
+  }
   if (const auto cleanup = find_data(files, python, "_Py_InitCleanup"))
     found.init_cleanup = cleanup->address();
   if (const auto eval = find_in(python, "_PyEval_EvalFrameDefault")) {

@@ -23,8 +23,11 @@ struct Installation {
   Offsets offsets;
   uint64_t runtime = 0;  ///< _PyRuntime
   uint64_t runtime_size = 0;
-  uint64_t code_type = 0;     ///< PyCode_Type; 0 if its symbol is missing
-  uint64_t init_cleanup = 0;  ///< _Py_InitCleanup (3.13+): 0 if it is not known
+  uint64_t code_type = 0;  ///< PyCode_Type; 0 if its symbol is missing
+  uint64_t cell_type = 0, function_type = 0,
+           method_type = 0;             ///< PyCell_Type, PyCFunction_Type, PyMethod_Type
+  uint64_t str_type = 0, int_type = 0;  ///< PyUnicode_Type, PyLong_Type
+  uint64_t init_cleanup = 0;            ///< _Py_InitCleanup (3.13+): 0 if it is not known
   std::vector<AddressRange> eval;
   std::string module;                   ///< base name of the file that holds the interpreter
   std::vector<AddressRange> collector;  ///< of the garbage collector, the file's own addresses

@@ -36,20 +36,29 @@ struct Offsets {
 
   struct {
     int code, previous;
-    int instr;  ///< f_lasti (<= 3.10), prev_instr (3.11, 3.12), instr_ptr (3.13+)
-    int owner;  ///< is_entry (3.11), owner (3.12+)
-    int size;   ///< of what has to be read to have them all
+    int instr;   ///< f_lasti (<= 3.10), prev_instr (3.11, 3.12), instr_ptr (3.13+)
+    int owner;   ///< is_entry (3.11), owner (3.12+)
+    int size;    ///< of what has to be read to have them all
+    int locals;  ///< the first local variable
   } frame;
 
   struct {
     int name;  ///< co_qualname (3.11+), co_name
     int filename, firstlineno;
+    int flags;
     int lines;     ///< co_linetable (3.10+), co_lnotab
     int bytecode;  ///< co_code_adaptive: instruction addresses count from here (3.11+)
     int size;      ///< of what has to be read to have them all
   } code;
 
   int ob_type;
+
+  /// asyncio's own Task type, of C (TaskObj in _asynciomodule.c), and coroutines.
+  struct {
+    int coro, name;        ///< -1: not known in this version
+    int source_traceback;  ///< where it was created, in debug mode
+    int coro_code;         ///< in a coroutine: cr_code, or the code of its embedded frame
+  } task;
 
   struct {
     int length, state;

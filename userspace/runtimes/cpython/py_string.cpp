@@ -36,31 +36,47 @@ std::string decode(std::span<const uint8_t> data, unsigned width) {
   return out;
 }
 
-}  // namespace
+// Where the characters of a str object lie in it, of which the beginning is at hand.
+struct Text {
+  size_t at, size;  // bytes
+  unsigned width;
+};
 
-std::optional<std::string> read_string(const RemoteMemory& memory, const Offsets& offsets, uint64_t address) {
-  if (address % 8 != 0) return std::nullopt;
-  std::array<uint8_t, kMaxHeader + kMaxData> bytes;
+std::optional<Text> find_text(const Offsets& offsets, std::span<const uint8_t> object) {
   const auto& layout = offsets.unicode;
-  size_t have = memory.read_some(address, bytes.data(), kFirstRead);
-  if (have < static_cast<size_t>(layout.ascii_data)) return std::nullopt;
-
+  if (object.size() < static_cast<size_t>(layout.ascii_data)) return std::nullopt;
   uint64_t length = 0;
   uint32_t state = 0;
-  std::memcpy(&length, bytes.data() + layout.length, sizeof length);
-  std::memcpy(&state, bytes.data() + layout.state, sizeof state);
+  std::memcpy(&length, object.data() + layout.length, sizeof length);
+  std::memcpy(&state, object.data() + layout.state, sizeof state);
   state >>= layout.kind_shift;
   const unsigned width = state & 7;
   const bool compact = state & 8;
   const bool ascii = state & 16;
   if (!compact || (width != 1 && width != 2 && width != 4) || (ascii && width != 1)) return std::nullopt;
   if (length > INT32_MAX) return std::nullopt;
+  return Text{static_cast<size_t>(ascii ? layout.ascii_data : layout.compact_data), length * width, width};
+}
 
-  const size_t data = static_cast<size_t>(ascii ? layout.ascii_data : layout.compact_data);
-  const size_t size = std::min<uint64_t>(length * width, kMaxData);
-  if (data + size > kFirstRead) have = memory.read_some(address, bytes.data(), data + size);
-  if (have < data + size) return std::nullopt;
-  return decode({bytes.data() + data, size}, width);
+}  // namespace
+
+std::optional<std::string> read_string(const RemoteMemory& memory, const Offsets& offsets, uint64_t address) {
+  if (address % 8 != 0) return std::nullopt;
+  std::array<uint8_t, kMaxHeader + kMaxData> bytes;
+  size_t have = memory.read_some(address, bytes.data(), kFirstRead);
+  const auto text = find_text(offsets, {bytes.data(), have});
+  if (!text) return std::nullopt;
+  const size_t size = std::min(text->size, kMaxData);
+  if (text->at + size > have) have = memory.read_some(address, bytes.data(), text->at + size);
+  if (have < text->at + size) return std::nullopt;
+  return decode({bytes.data() + text->at, size}, text->width);
+}
+
+std::optional<std::string> decode_string(const Offsets& offsets, std::span<const uint8_t> object) {
+  const auto text = find_text(offsets, object);
+  if (!text || text->at > object.size()) return std::nullopt;
+  const std::span<const uint8_t> data = object.subspan(text->at);
+  return decode(data.first(std::min(text->size, data.size())), text->width);
 }
 
 }  // namespace looptrace::cpython

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "runtimes/cpython/offsets.h"
@@ -14,5 +15,8 @@ namespace looptrace::cpython {
 /// become U+FFFD). Nothing where `address` does not hold a compact str: subclasses, the wchar_t strings of
 /// <= 3.11, garbage.
 std::optional<std::string> read_string(const RemoteMemory& memory, const Offsets& offsets, uint64_t address);
+
+/// The same of an object whose first bytes are at hand: as much of the text as they hold.
+std::optional<std::string> decode_string(const Offsets& offsets, std::span<const uint8_t> object);
 
 }  // namespace looptrace::cpython

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_set>
+
+#include "looptrace.h"
+#include "record/task.h"
+#include "runtimes/cpython/code_cache.h"
+#include "runtimes/cpython/installation.h"
+#include "runtimes/remote_memory.h"
+
+namespace looptrace::cpython {
+
+/// Which asyncio Task a stack ran for.
+///
+/// The coroutine is the stack's own word: it is the frame that asyncio's Handle._run called, if that is a
+/// coroutine's. (uvloop has no such frame: the outermost coroutine on the stack.) The Task's name is in no
+/// frame. Handle._run's first local is the handle, whose callback steps the Task: these pointers hold at the
+/// moment of the capture only, so BPF follows them then, and copies the name. It is told where to look as
+/// soon as a capture has met the functions: an idle loop does not show them. What BPF found is believed if
+/// the types are those of a Task and its coroutine runs the code of the frame.
+///
+/// Limits: no names for Tasks of Python code (asyncio.tasks._PyTask), of uvloop, of coroutines that Cython
+/// compiled, of CPython 3.14 and later, of free-threaded builds.
+class Tasks {
+ public:
+  Tasks(const RemoteMemory& memory, const Installation& python, CodeCache& codes)
+      : memory_(memory), python_(python), codes_(codes) {}
+
+  /// Looks for the functions among the frames. True if one was found that was not known.
+  bool learn(std::span<const lt_py_frame> frames);
+
+  /// For BPF: what has been learned.
+  lt_py_task_config config() const;
+
+  /// The same as BPF's, from user space: `handle`, `handler` are frames of the functions learned, 0 = none.
+  lt_py_task read(uint64_t handle, uint64_t handler) const;
+
+  /// Position of the coroutine that the running Task runs. `frames` without shims, innermost first.
+  std::optional<size_t> coroutine(std::span<const lt_py_frame> frames) const;
+
+  /// Position of the method that Tornado called to answer a request.
+  std::optional<size_t> handler_method(std::span<const lt_py_frame> frames) const;
+
+  /// The name, if what was seen is the Task that runs `coroutine`. Empty otherwise.
+  std::string name(const lt_py_task& seen, const lt_py_frame& coroutine) const;
+
+  /// Where it was created; only if it is still there and asyncio's debug mode has kept it.
+  std::optional<TaskInfo::Place> created_at(const lt_py_task& seen) const;
+
+  /// A type's name without its module's; empty if there is no type at `type`.
+  std::string type_name(uint64_t type) const;
+
+  static constexpr size_t kNone = SIZE_MAX;
+
+ private:
+  const Code* code_of(const lt_py_frame& frame) const;
+  bool is_coroutine(const lt_py_frame& frame) const;
+  bool is_task_type(uint64_t type) const;
+  int self_offset(uint64_t code) const;
+  uint64_t self_of(const lt_py_watch& watch, uint64_t frame) const;
+  std::optional<TaskInfo::Place> summary(uint64_t object) const;
+  std::string name_text(std::span<const uint8_t> object) const;
+  std::optional<int64_t> small_int(std::span<const uint8_t> object) const;
+
+  const RemoteMemory& memory_;
+  const Installation& python_;
+  CodeCache& codes_;
+  lt_py_watch handle_{}, handler_{};
+  std::unordered_set<uint64_t> met_;  // frames' code objects (address and first line) that were looked at
+};
+
+}  // namespace looptrace::cpython
