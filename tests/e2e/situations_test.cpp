@@ -5,9 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <fstream>
+#include <map>
 #include <memory>
 #include <set>
+#include <thread>
 
 #include "server.h"
 
@@ -166,6 +170,45 @@ TEST(Situations, ListNamesTheLoopsAndNotThePools) {
     EXPECT_LE(threads.size(), server->name() == "node_server" ? 2u : 1u) << server->name();
   }
   for (const auto& server : servers) server->truth();
+}
+
+/// What `list` says of one process: kind of poll by thread.
+std::map<int, std::string> listed_loops(pid_t pid) {
+  Trace list({"list", "--pid", std::to_string(pid)});
+  EXPECT_EQ(list.wait(), 0) << list.process().errors();
+  std::map<int, std::string> loops;
+  for (const json& l : list.records("looptrace.loop_info/1")) loops[l["thread"]["id"]] = l["loop"]["kind"];
+  return loops;
+}
+
+TEST(Situations, ListFindsEveryThreadOfHAProxy) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (access("/usr/sbin/haproxy", X_OK) != 0) GTEST_SKIP() << "haproxy is not installed";
+  Directory directory;
+  const std::string config = directory.path() + "/haproxy.cfg";
+  std::ofstream(config)
+      << "global\n  nbthread 2\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n"
+      << "  timeout server 5s\nfrontend f\n  bind unix@" << directory.path()
+      << "/socket\n  http-request return status 200\n";
+  Process haproxy({"/usr/sbin/haproxy", "-db", "-f", config});
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  ASSERT_FALSE(haproxy.ended()) << haproxy.errors();
+  const auto loops = listed_loops(haproxy.pid());
+  EXPECT_EQ(loops.size(), 2u);
+  for (const auto& [tid, kind] : loops) EXPECT_EQ(kind, "epoll") << tid;
+}
+
+TEST(Situations, ListFindsLibeventsLoopsInMemcached) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (access("/usr/bin/memcached", X_OK) != 0) GTEST_SKIP() << "memcached is not installed";
+  Directory directory;
+  Process memcached({"/usr/bin/memcached", "-u", "root", "-t", "3", "-s", directory.path() + "/socket"});
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  ASSERT_FALSE(memcached.ended()) << memcached.errors();
+  const auto loops = listed_loops(memcached.pid());
+  EXPECT_EQ(loops.size(), 4u)
+      << "one that accepts, three that serve; the others keep time and wait for locks";
+  for (const auto& [tid, kind] : loops) EXPECT_EQ(kind, "epoll") << tid;
 }
 
 TEST(Situations, ListSaysWithVWhyAThreadIsNoLoop) {
