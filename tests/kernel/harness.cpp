@@ -119,7 +119,7 @@ void Process::read_all(int fd, bool is_output) {
   }
   close(fd);
   std::lock_guard lock(mutex_);
-  if (is_output) ended_ = true;
+  (is_output ? ended_ : errors_ended_) = true;
   changed_.notify_all();
 }
 
@@ -151,7 +151,7 @@ int Process::wait(double seconds) {
   }
   status_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   std::unique_lock lock(mutex_);
-  if (unread_ < 0) changed_.wait_for(lock, std::chrono::seconds(5), [&] { return ended_; });
+  if (unread_ < 0) changed_.wait_for(lock, std::chrono::seconds(5), [&] { return ended_ && errors_ended_; });
   return *status_;
 }
 

@@ -55,7 +55,7 @@ class Process {
   std::vector<uint64_t> arrivals_;
   int unread_ = -1;
   std::string partial_, errors_;
-  bool ended_ = false;
+  bool ended_ = false, errors_ended_ = false;  // of the two pipes
   std::thread out_, err_;
 };
 
