@@ -200,7 +200,8 @@ static long unwind_frame(u32 i, void *ctx)
 		return 1;
 	}
 	/* vfork has no frame: its caller's sp is its own */
-	if (step.cfa < sc->frame.sp || (step.cfa == sc->frame.sp && !step.ra)) {
+	if (row.kind != LT_ROW_STACK_SWITCH &&
+	    (step.cfa < sc->frame.sp || (step.cfa == sc->frame.sp && !step.ra))) {
 		sc->rec.unwind_status = LT_UNWIND_BAD_FRAME;
 		return 1;
 	}

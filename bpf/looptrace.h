@@ -278,15 +278,15 @@ enum lt_row_kind {
 	LT_ROW_UNSUPPORTED = 6,
 	LT_ROW_GAP = 7,	      /* no FDE: frame pointer */
 	LT_ROW_DEREF_RSP = 8, /* CFA = *(rsp + 8*cfa) + 8 */
-	/* The low byte of cfa, unsigned, is an offset in words, the high one is added. OpenSSL: C 6, N 6, G 2
+	/* DEREF_*_ADD: the low byte of cfa, unsigned, is an offset in words, the high one is added. C 6, N 6
 	 */
 	LT_ROW_DEREF_RSP_ADD = 9,  /* CFA = *(rsp + 8*low) + 8*high */
 	LT_ROW_DEREF_RBP_ADD = 10, /* CFA = *(rbp + 8*low) + 8*high */
-	LT_ROW_REG =
-	    16, /* CFA = register + 8*cfa: C 239, N 263, G 78 (N: 44 are gcc's realigned prologues) */
-	LT_ROW_INDEXED = 32, /* CFA = *(rsp + 8*cfa + 8*register) + 8: OpenSSL's bn_mul_mont, C 3, N 3 */
-	LT_ROW_RA_REG = 48,  /* CFA = rsp + 8*cfa, return address in the register: vfork in libc, 2 */
-	LT_ROW_FAR = 64, /* the low six bits continue cfa, unsigned: CFA = rsp + 8*(n << 16 | cfa); redis 4 */
+	LT_ROW_STACK_SWITCH = 11,  /* CFA = rbp + 16 on any stack; rbp 0 ends it. Go's systemstack, mcall */
+	LT_ROW_REG = 16,	   /* CFA = register + 8*cfa: C 239, N 263 (44 realigned by gcc), G 78 */
+	LT_ROW_INDEXED = 32,	   /* CFA = *(rsp + 8*cfa + 8*register) + 8: bn_mul_mont, C 3, N 3 */
+	LT_ROW_RA_REG = 48,	   /* CFA = rsp + 8*cfa, return address in the register: vfork in libc, 2 */
+	LT_ROW_FAR = 64, /* n, the low six bits, continues cfa: CFA = rsp + 8*(n << 16 | cfa); redis 4 */
 };
 
 /* One executable mapping; sorted by start; [start, end). */

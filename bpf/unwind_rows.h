@@ -93,6 +93,15 @@ static inline __attribute__((always_inline)) void lt_unwind_step(struct lt_row r
 		s->saved_bp = LT_BP_AT;
 		s->bp_at = f->bp;
 		return;
+	case LT_ROW_STACK_SWITCH:
+		if (!f->bp) {
+			s->status = LT_UNWIND_END;
+			return;
+		}
+		s->cfa = f->bp + 16;
+		s->saved_bp = LT_BP_AT;
+		s->bp_at = f->bp;
+		return;
 	case LT_ROW_DEREF_RBP:
 		s->status = LT_STEP_DEREF;
 		s->cfa_at = f->bp + cfa;

@@ -25,10 +25,12 @@
 #include <fstream>
 #include <map>
 #include <random>
+#include <sstream>
 
 #include "base/free_with.h"
 #include "looptrace.h"
 #include "stacks/elf_object.h"
+#include "stacks/symbolizer.h"
 #include "stacks/user_unwinder.h"
 #include "unwind_rows.h"
 
@@ -85,6 +87,13 @@ class Child {
 
   // Stops it, copies, lets it go on. False if it has ended.
   bool take(Moment& moment) {
+    const bool copied = stop(moment) && copy_stack(moment);
+    return resume() && copied;
+  }
+
+  bool resume() { return ptrace(PTRACE_CONT, pid_, nullptr, nullptr) == 0; }
+
+  bool stop(Moment& moment) {
     if (ptrace(PTRACE_INTERRUPT, pid_, nullptr, nullptr) != 0) return false;
     for (;;) {
       int status = 0;
@@ -92,8 +101,7 @@ class Child {
       if (status >> 16 == PTRACE_EVENT_STOP) break;
       ptrace(PTRACE_CONT, pid_, nullptr, WSTOPSIG(status));  // a signal of its own came first
     }
-    const bool copied = ptrace(PTRACE_GETREGS, pid_, nullptr, &moment.registers) == 0 && copy_stack(moment);
-    return ptrace(PTRACE_CONT, pid_, nullptr, nullptr) == 0 && copied;
+    return ptrace(PTRACE_GETREGS, pid_, nullptr, &moment.registers) == 0;
   }
 
  private:
@@ -189,13 +197,17 @@ int no_debuginfo(Dwfl_Module*, void**, const char*, Dwarf_Addr, const char*, con
 const Dwfl_Callbacks Oracle::kFiles = {dwfl_linux_proc_find_elf, no_debuginfo, nullptr, nullptr};
 const Dwfl_Thread_Callbacks Oracle::kThreads = {next_thread, get_thread, memory, registers, nullptr, nullptr};
 
-UnwoundStack walk_rows(const ProcessModules& modules, const Moment& moment) {
+UnwoundStack walk_rows(const ProcessModules& modules, const Moment& moment, const ReadWord& read) {
   UnwindRegisters registers{moment.registers.rip, moment.registers.rsp, moment.registers.rbp,
                             by_dwarf_number(moment.registers), 0xffff};
   if (static_cast<int64_t>(moment.registers.orig_rax) >= 0)
     registers.known = static_cast<uint16_t>(~LT_SYSCALL_CLOBBERS);
-  return unwind(modules, registers,
-                [&](uint64_t address, uint64_t& value) { return moment.read(address, value); });
+  return unwind(modules, registers, read);
+}
+
+UnwoundStack walk_rows(const ProcessModules& modules, const Moment& moment) {
+  return walk_rows(modules, moment,
+                   [&](uint64_t address, uint64_t& value) { return moment.read(address, value); });
 }
 
 struct Verdicts {
@@ -257,8 +269,9 @@ void expect_agreement(const char* name, const Verdicts& v) {
 
 bool is_installed(const std::string& program) {
   if (program.find('/') != std::string::npos) return access(program.c_str(), X_OK) == 0;
-  for (const char* directory : {"/usr/local/bin/", "/usr/bin/", "/usr/sbin/"})
-    if (access((directory + program).c_str(), X_OK) == 0) return true;
+  std::istringstream path(std::string(std::getenv("PATH") ? std::getenv("PATH") : "") + ":/usr/sbin");
+  for (std::string directory; std::getline(path, directory, ':');)
+    if (access((directory + "/" + program).c_str(), X_OK) == 0) return true;
   return false;
 }
 
@@ -430,6 +443,101 @@ TEST(OracleTest, NginxUnderLoad) {
   Verdicts verdicts;
   compare(server, stacks_wanted(), verdicts);
   expect_agreement("nginx", verdicts);
+}
+
+// A Go program that works on its main thread. Go's linker leaves the tables of its runtime in a stripped
+// program: rows and names come from them. Unstripped it has .debug_frame too, which libdwfl reads.
+constexpr const char* kGoProgram = R"program(package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sort"
+	"strings"
+)
+
+func init() { runtime.LockOSThread() }
+
+//go:noinline
+func leafWork(n int) int {
+	words := make([]string, 0, n)
+	for i := 0; i < n; i++ {
+		words = append(words, fmt.Sprint("w", i*7919%n))
+	}
+	sort.Strings(words)
+	return len(strings.Join(words, ","))
+}
+
+type worker struct{ total int }
+
+//go:noinline
+func (w *worker) middle(n int) { w.total += leafWork(n) }
+
+func main() {
+	fmt.Println("ready", os.Getpid())
+	w := &worker{}
+	for {
+		w.middle(3000)
+	}
+}
+)program";
+
+// Builds it with `flags`; empty where that cannot be done.
+std::string build_go(const WorkDirectory& work, const std::string& name, const std::string& flags) {
+  const std::string source = work.write("work.go", kGoProgram), out = work.path() + "/" + name;
+  const std::string command =
+      "cd " + work.path() + " && go build " + flags + " -o " + out + " " + source + " 2>/dev/null";
+  return std::system(command.c_str()) == 0 ? out : "";
+}
+
+// Not against libdwfl, which does not follow Go from one stack to another: against the names that must be
+// there.
+TEST(OracleTest, GoByItsRuntimesTables) {
+  NEEDS("go");
+  const WorkDirectory work;
+  for (const auto& [name, flags] : {std::pair("full", ""), std::pair("stripped", "-ldflags=-s"),
+                                    std::pair("pie", "-buildmode=pie -ldflags=-s")}) {
+    const std::string program = build_go(work, name, flags);
+    if (program.empty()) GTEST_SKIP() << "go build failed";
+    Child child({program});
+    warm_up(300);
+    ASSERT_TRUE(child.seize());
+    ObjectCache cache;
+    const auto modules = ProcessModules::load(child.pid(), cache);
+    ASSERT_TRUE(modules);
+    Symbolizer symbolizer({});
+    Moment moment;
+    size_t stacks = 0, whole = 0, worked = 0, wrong = 0;
+    for (; stacks < stacks_wanted() / 2; ++stacks) {
+      usleep(200);
+      ASSERT_TRUE(child.stop(moment));
+      const UnwoundStack stack = walk_rows(*modules, moment, memory_reader(child.pid()));
+      std::string text;
+      for (size_t i = 0; i < stack.addresses.size(); ++i) {
+        std::vector<Frame> frames;
+        symbolizer.user(child.pid(), *modules, stack.addresses[i], i > 0, frames);
+        const Frame& f = frames.back();
+        text += f.function + ":" + std::to_string(f.line) + (f.guessed ? "?" : "") + " ";
+      }
+      ASSERT_TRUE(child.resume());
+      whole += stack.status == LT_UNWIND_END;
+      // In leafWork(), be it in the runtime below it, all its callers must be there.
+      static const std::string kChain = "main.(*worker).middle:26 main.main:32 runtime.main:";
+      const size_t work_at = text.find("main.leafWork:");
+      if (work_at == std::string::npos) continue;
+      const size_t chain_at = text.find(kChain);
+      const bool right = chain_at != std::string::npos && text.find(' ', work_at) + 1 == chain_at &&
+                         text.find(" runtime.goexit") > chain_at && text.find('?') == std::string::npos;
+      worked += right;
+      if (!right && wrong++ < 3) std::printf("  status %u: %s\n", stack.status, text.c_str());
+    }
+    std::printf("go %s: %zu stacks, %zu reached the start, %zu in leafWork() with all callers, %zu without\n",
+                name, stacks, whole, worked, wrong);
+    EXPECT_GE(static_cast<double>(whole), 0.995 * static_cast<double>(stacks));
+    EXPECT_GE(worked, stacks / 2);
+    EXPECT_LE(static_cast<double>(wrong), 0.005 * static_cast<double>(stacks));
+  }
 }
 
 }  // namespace

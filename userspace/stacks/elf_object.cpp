@@ -8,6 +8,7 @@
 #include "stacks/dwarf_lines.h"
 #include "stacks/eh_frame.h"
 #include "stacks/elf_file.h"
+#include "stacks/go_pclntab.h"
 #include "stacks/separate_debug.h"
 #include "stacks/symbol_table.h"
 
@@ -44,6 +45,9 @@ struct ElfObject::Impl {
   bool names_indexed = false, static_names_indexed = false;
   mutable std::map<std::string, std::string, std::less<>> sections;
 
+  bool go_looked_for = false;
+  std::unique_ptr<GoPclntab> go;
+
   bool debug_looked_for = false;
   std::unique_ptr<ElfFile> debug;
   bool no_dwarf = false;
@@ -57,8 +61,30 @@ struct ElfObject::Impl {
     return debug.get();
   }
 
+  std::vector<Position> go_position(uint64_t address);
+  const GoPclntab* go_table() {
+    if (!go_looked_for) {
+      go_looked_for = true;
+      go = GoPclntab::load(*file);
+    }
+    return go.get();
+  }
+
   const SymbolTable& function_table();
 };
+
+std::vector<ElfObject::Position> ElfObject::Impl::go_position(uint64_t address) {
+  const GoPclntab* table = go_table();
+  if (!table) return {};
+  const auto function = table->find(address);
+  if (!function) return {};
+  Position position{std::string(function->name), {}, 0};
+  if (const auto line = table->line_of(address)) {
+    position.file = line->file;
+    position.line = line->line;
+  }
+  return {position};
+}
 
 const SymbolTable& ElfObject::Impl::function_table() {
   if (symbols) return *symbols;
@@ -124,12 +150,20 @@ std::optional<uint64_t> ElfObject::bias(uint64_t start, uint64_t offset) const {
 }
 
 const std::vector<lt_row>& ElfObject::rows() {
-  if (!impl_->rows) impl_->rows = load_rows(*impl_->file);
+  if (!impl_->rows) {
+    impl_->rows = load_rows(*impl_->file);
+    if (const GoPclntab* go = impl_->go_table()) go->add_rows(*impl_->rows);
+  }
   return *impl_->rows;
 }
 
 std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
-  return impl_->function_table().find(address);
+  if (const auto found = impl_->function_table().find(address)) return found;
+  if (const GoPclntab* go = impl_->go_table()) {
+    if (const auto function = go->find(address))
+      return Symbol{function->name, function->start, function->end - function->start};
+  }
+  return std::nullopt;
 }
 
 std::optional<Symbol> ElfObject::find_by_name(std::string_view name) {
@@ -167,12 +201,12 @@ std::string_view ElfObject::section(std::string_view name) const {
 
 std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   Impl& impl = *impl_;
-  if (impl.no_dwarf) return {};
+  if (impl.no_dwarf) return impl.go_position(address);
   if (!impl.dwarf) {
     const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
     if (from) impl.dwarf = DwarfLines::open(*from);
     impl.no_dwarf = !impl.dwarf;
-    if (impl.no_dwarf) return {};
+    if (impl.no_dwarf) return impl.go_position(address);
   }
   return impl.dwarf->positions(address);
 }
@@ -185,6 +219,7 @@ size_t ElfObject::bytes() const {
   const Impl& impl = *impl_;
   size_t sum = sizeof *this + sizeof impl + impl.path.capacity() + impl.file->bytes() + dwarf_bytes();
   if (impl.debug) sum += impl.debug->bytes();
+  if (impl.go) sum += impl.go->bytes();
   if (impl.rows) sum += impl.rows->capacity() * sizeof(lt_row);
   if (impl.symbols) sum += impl.symbols->bytes();
   if (impl.dynamic_names) sum += impl.dynamic_names->bytes();

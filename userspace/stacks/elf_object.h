@@ -45,11 +45,12 @@ class ElfObject {
   /// if no PT_LOAD covers the offset.
   std::optional<uint64_t> bias(uint64_t start, uint64_t offset) const;
 
-  /// .eh_frame compiled to rows sorted by pc; empty where there is none. Built on first use.
+  /// .eh_frame, or Go's own tables, compiled to rows sorted by pc; empty where there is none. Built on first
+  /// use.
   const std::vector<lt_row>& rows();
 
   /// The function that holds `address`: .symtab, else that of a separate debug file, else .gnu_debugdata and
-  /// .dynsym; and PLT stubs ("write@plt"). The first call builds the table.
+  /// .dynsym; and PLT stubs ("write@plt"); else by .gopclntab. The first call builds the table.
   std::optional<Symbol> find_symbol(uint64_t address);
 
   /// The address of a defined symbol by its exact name (.dynsym, then .symtab).
@@ -62,7 +63,7 @@ class ElfObject {
   /// as long as the object and count in bytes().
   std::string_view section(std::string_view name) const;
 
-  /// Source position by DWARF (own or separate debug file); nothing if there is none.
+  /// Source position by DWARF (own or separate debug file), else by .gopclntab; nothing if there is none.
   struct Position {
     std::string function;  ///< demangled; empty for the outermost (use the symbol)
     std::string file;

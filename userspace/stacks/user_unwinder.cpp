@@ -60,6 +60,7 @@ bool needs_bp(const lt_row& row) {
     case LT_ROW_DEREF_RBP:
     case LT_ROW_DEREF_RBP_ADD:
     case LT_ROW_GAP:
+    case LT_ROW_STACK_SWITCH:
       return true;
   }
   return row.bp == LT_ROW_BP_HERE;
@@ -107,7 +108,8 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   }
   if (step.saved_bp == LT_BP_FROM_CFA) step.bp_at += step.cfa;
   // vfork has no frame: its caller's sp is its own.
-  if (step.cfa < frame.at.sp || (step.cfa == frame.at.sp && !step.ra)) return LT_UNWIND_BAD_FRAME;
+  if (row.kind != LT_ROW_STACK_SWITCH && (step.cfa < frame.at.sp || (step.cfa == frame.at.sp && !step.ra)))
+    return LT_UNWIND_BAD_FRAME;
   caller.at.pc = step.ra;
   if (!step.ra && !read(step.cfa - 8, caller.at.pc)) return LT_UNWIND_READ_FAULT;
   if (caller.at.pc == 0) return LT_UNWIND_END;
