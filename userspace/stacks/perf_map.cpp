@@ -34,18 +34,21 @@ std::vector<uint64_t> status_numbers(std::string_view status, std::string_view k
 
 }  // namespace
 
-PerfMap::Source PerfMap::source_of(pid_t pid) {
-  const std::string process = "/proc/" + std::to_string(pid);
-  Source source;
-  source.root = process + "/root";
-  const auto status = read_file(process + "/status");
-  if (!status) return source;
-  for (const uint64_t uid : status_numbers(*status, "Uid:")) source.owners.push_back(static_cast<uid_t>(uid));
+void PerfMap::identity_of(pid_t pid, std::vector<uid_t>& owners, std::vector<uint32_t>& pids) {
+  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");
+  if (!status) return;
+  for (const uint64_t uid : status_numbers(*status, "Uid:")) owners.push_back(static_cast<uid_t>(uid));
   const std::vector<uint64_t> ids = status_numbers(*status, "NSpid:");
-  const auto path = [](uint64_t id) { return "/tmp/perf-" + std::to_string(id) + ".map"; };
-  if (!ids.empty()) source.candidates.push_back(path(ids.back()));
-  if (ids.empty() || ids.back() != static_cast<uint64_t>(pid))
-    source.candidates.push_back(path(static_cast<uint64_t>(pid)));
+  if (!ids.empty()) pids.push_back(static_cast<uint32_t>(ids.back()));
+  if (ids.empty() || ids.back() != static_cast<uint64_t>(pid)) pids.push_back(static_cast<uint32_t>(pid));
+}
+
+PerfMap::Source PerfMap::source_of(pid_t pid) {
+  Source source;
+  source.root = "/proc/" + std::to_string(pid) + "/root";
+  std::vector<uint32_t> pids;
+  identity_of(pid, source.owners, pids);
+  for (const uint32_t id : pids) source.candidates.push_back("/tmp/perf-" + std::to_string(id) + ".map");
   return source;
 }
 

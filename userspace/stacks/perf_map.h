@@ -36,6 +36,10 @@ class PerfMap {
   /// Where `pid` would write its map: its own /tmp, by its id in its own and in our pid namespace.
   static Source source_of(pid_t pid);
 
+  /// The users that may have written files for `pid`, and what it may call itself: its ids in its own pid
+  /// namespace and in ours.
+  static void identity_of(pid_t pid, std::vector<uid_t>& owners, std::vector<uint32_t>& pids);
+
   explicit PerfMap(Source source) : PerfMap(std::move(source), Limits()) {}
   PerfMap(Source source, Limits limits);
 

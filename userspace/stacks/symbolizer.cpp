@@ -12,6 +12,7 @@
 #include "stacks/eh_frame.h"
 #include "stacks/elf_object.h"
 #include "stacks/frame_origin.h"
+#include "stacks/jit_dump.h"
 #include "stacks/jit_name.h"
 #include "stacks/kernel_symbols.h"
 #include "stacks/perf_map.h"
@@ -96,8 +97,10 @@ struct Symbolizer::Impl {
   };
   struct ProcessMap {
     PerfMap map;
+    std::optional<JitDump> dump;
     Clock::time_point read{};
     uint64_t used = 0;
+    size_t bytes() const { return map.bytes() + (dump ? dump->bytes() : 0); }
   };
 
   Options options;
@@ -114,8 +117,8 @@ struct Symbolizer::Impl {
   uint64_t serial_of(const std::shared_ptr<ElfObject>& object);
   const Resolved& resolve(const std::shared_ptr<ElfObject>& object, uint64_t address);
   void keep_dwarf_within_budget(const std::shared_ptr<ElfObject>& used);
-  ProcessMap& perf_map(pid_t pid);
-  bool jit(pid_t pid, uint64_t address, Frame& frame);
+  ProcessMap& perf_map(pid_t pid, const ProcessModules& modules);
+  bool jit(pid_t pid, const ProcessModules& modules, uint64_t address, Frame& frame);
   const KernelSymbols& kernel_symbols() {
     if (!kernel) kernel = KernelSymbols::load();
     return *kernel;
@@ -169,29 +172,49 @@ const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& obje
   return cache.insert(key, std::move(resolved));
 }
 
-Symbolizer::Impl::ProcessMap& Symbolizer::Impl::perf_map(pid_t pid) {
+Symbolizer::Impl::ProcessMap& Symbolizer::Impl::perf_map(pid_t pid, const ProcessModules& modules) {
   auto it = perf_maps.find(pid);
-  if (it == perf_maps.end()) it = perf_maps.emplace(pid, ProcessMap{PerfMap(PerfMap::source_of(pid))}).first;
+  if (it == perf_maps.end())
+    it = perf_maps.emplace(pid, ProcessMap{PerfMap(PerfMap::source_of(pid)), {}}).first;
   ProcessMap& process = it->second;
   process.used = ++tick;
   const Clock::time_point now = Clock::now();
   if (process.read != Clock::time_point() && now - process.read < kPerfMapAge) return process;
   process.map.refresh();
+  const auto source = JitDump::source_of(pid, modules);
+  if (!source) {
+    process.dump.reset();
+  } else {
+    if (!process.dump || process.dump->source().path != source->path) process.dump.emplace(*source);
+    process.dump->refresh();
+  }
   process.read = now;
   size_t sum = 0;
-  for (const auto& [id, other] : perf_maps) sum += other.map.bytes();
+  for (const auto& [id, other] : perf_maps) sum += other.bytes();
   while (sum > options.perf_map_bytes && perf_maps.size() > 1) {
     const auto oldest =
         std::min_element(perf_maps.begin(), perf_maps.end(),
                          [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
-    sum -= oldest->second.map.bytes();
+    sum -= oldest->second.bytes();
     perf_maps.erase(oldest);
   }
   return perf_maps.at(pid);
 }
 
-bool Symbolizer::Impl::jit(pid_t pid, uint64_t address, Frame& frame) {
-  const auto entry = perf_map(pid).map.find(address);
+bool Symbolizer::Impl::jit(pid_t pid, const ProcessModules& modules, uint64_t address, Frame& frame) {
+  const ProcessMap& process = perf_map(pid, modules);
+  if (process.dump) {
+    if (const auto entry = process.dump->find(address)) {
+      frame.kind = FrameKind::jit;
+      parse_jit_name(entry->name, frame);
+      if (!entry->file.empty() && entry->line > 0) {  // of this address, not of the definition
+        frame.file = to_utf8(entry->file);
+        frame.line = entry->line;
+      }
+      return true;
+    }
+  }
+  const auto entry = process.map.find(address);
   if (!entry) return false;
   frame.kind = FrameKind::jit;
   parse_jit_name(entry->name, frame);
@@ -213,7 +236,7 @@ void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address
     }
     const bool anonymous = !module || module->path.empty() || module->path[0] != '/';
     frame.offset = module && !anonymous ? at - module->start : at;
-    if (!impl_->jit(pid, at, frame)) frame.guessed = true;
+    if (!impl_->jit(pid, modules, at, frame)) frame.guessed = true;
     out.push_back(std::move(frame));
     return;
   }
@@ -255,7 +278,7 @@ bool Symbolizer::kernel_symbols_hidden() { return impl_->kernel_symbols().hidden
 
 size_t Symbolizer::bytes() const {
   size_t sum = sizeof *impl_ + impl_->cache.bytes() + impl_->objects.size() * 64;
-  for (const auto& [pid, process] : impl_->perf_maps) sum += process.map.bytes();
+  for (const auto& [pid, process] : impl_->perf_maps) sum += process.bytes();
   if (impl_->kernel) sum += impl_->kernel->bytes();
   return sum;
 }

@@ -21,14 +21,15 @@ class Symbolizer {
     bool source_lines = true;           ///< DWARF lines and inlined frames for native code
     size_t cache_bytes = 8u << 20;      ///< resolved addresses
     size_t dwarf_bytes = 32u << 20;     ///< DWARF kept open between calls
-    size_t perf_map_bytes = 64u << 20;  ///< perf maps of all processes
+    size_t perf_map_bytes = 64u << 20;  ///< perf maps and jitdumps of all processes
   };
   explicit Symbolizer(Options options);
   ~Symbolizer();
 
   /// Appends the frames of one user address: inlined ones first, the real function last. A return address
-  /// is looked up at address - 1. Addresses in no file try the process's perf map (/tmp/perf-PID.map in
-  /// its mount namespace, owned by root or by the process's user) and else give a frame with no name.
+  /// is looked up at address - 1. Addresses in no file try the process's jit-PID.dump, if it has mapped
+  /// one, and its perf map (/tmp/perf-PID.map in its mount namespace), both owned by root or by the process's
+  /// user, and else give a frame with no name.
   /// Frame::offset is the address that was looked up: inside the call for a return address. Frame::guessed
   /// is set where neither a file's unwind table nor a name vouches for there being code at all.
   void user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
