@@ -94,6 +94,7 @@ TEST(Parse, DefaultsAreTheContracts) {
   EXPECT_EQ(o.hook, HookMode::automatic);
   EXPECT_TRUE(o.stacks);
   EXPECT_TRUE(o.source_lines);
+  EXPECT_FALSE(o.debuginfod);
   EXPECT_FALSE(o.redact.any());
   EXPECT_FALSE(o.sample_hz);
   EXPECT_FALSE(o.verbose || o.quiet);
@@ -143,7 +144,7 @@ TEST(Parse, EveryTraceOption) {
                                 "64",
                                 "--ring-bytes",
                                 "8M",
-                                "--no-source-lines"});
+                                "--no-source-lines", "--debuginfod"});
   EXPECT_EQ(o.threshold_ns, 20'000'000u);
   EXPECT_EQ(*o.duration_ns, 30'000'000'000u);
   EXPECT_EQ(*o.max_events, 5u);
@@ -158,6 +159,7 @@ TEST(Parse, EveryTraceOption) {
   EXPECT_EQ(*o.max_loops, 64u);
   EXPECT_EQ(*o.ring_bytes, 8u << 20);
   EXPECT_FALSE(o.source_lines);
+  EXPECT_TRUE(o.debuginfod);
   EXPECT_EQ(options_of({"-o", "-"}).output, "") << "standard output";
   EXPECT_FALSE(options_of({"--no-stacks"}).stacks);
   EXPECT_TRUE(options_of({"-q"}).quiet);

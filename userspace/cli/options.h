@@ -55,6 +55,7 @@ struct Options {
   std::optional<uint32_t> max_loops;
   std::optional<uint64_t> ring_bytes;  ///< a power of two
   bool source_lines = true;
+  bool debuginfod = false;  ///< ask the servers of DEBUGINFOD_URLS for debug files
 };
 
 enum class Action { trace, list, check, schema, print };

@@ -25,7 +25,7 @@ struct RawOptions {
   std::string threshold, duration, max_events, interval, output, format, max_line, hook, sample_hz, max_loops,
       ring_bytes;
   std::vector<std::string> redact;
-  bool no_stacks = false, no_source_lines = false, verbose = false, quiet = false;
+  bool no_stacks = false, no_source_lines = false, debuginfod = false, verbose = false, quiet = false;
   bool json = false;
   std::string schema_record;
 };
@@ -130,6 +130,9 @@ void offer_trace(CLI::App& app, RawOptions& raw) {
   app.add_flag("--no-source-lines", raw.no_source_lines,
                "do not read debug data for lines and inlined functions")
       ->group(advanced);
+  app.add_flag("--debuginfod", raw.debuginfod,
+               "fetch missing debug files from the servers in DEBUGINFOD_URLS")
+      ->group(advanced);
 }
 
 void offer_list(CLI::App& app, RawOptions& raw) {
@@ -173,6 +176,7 @@ Result<Options> make_options(const RawOptions& raw, const CLI::App& app) {
   o.redact = *redact;
   o.stacks = !raw.no_stacks;
   o.source_lines = !raw.no_source_lines;
+  o.debuginfod = raw.debuginfod;
   o.verbose = raw.verbose;
   o.quiet = raw.quiet;
   if (const auto wrong = check_combinations(o)) return *wrong;

@@ -37,6 +37,7 @@ struct ElfObject::Impl {
   std::unique_ptr<ElfFile> file;
   std::string path, name, build_id, root;
   bool program = false;
+  std::shared_ptr<Debuginfod> servers;
 
   std::optional<std::vector<lt_row>> rows;
   std::optional<SymbolTable> symbols;
@@ -56,7 +57,7 @@ struct ElfObject::Impl {
   ElfFile* separate_debug() {
     if (!debug_looked_for) {
       debug_looked_for = true;
-      debug = find_separate_debug(*file, build_id, path, root);
+      debug = find_separate_debug(*file, build_id, path, root, servers.get());
     }
     return debug.get();
   }
@@ -111,13 +112,15 @@ ElfObject::ElfObject(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 
 ElfObject::~ElfObject() = default;
 
-Result<std::shared_ptr<ElfObject>> ElfObject::from_fd(UniqueFd fd, std::string name, std::string root) {
+Result<std::shared_ptr<ElfObject>> ElfObject::from_fd(UniqueFd fd, std::string name, std::string root,
+                                                      std::shared_ptr<Debuginfod> servers) {
   auto file = ElfFile::from_fd(std::move(fd), name);
   if (!file) return file.error();
   auto impl = std::make_unique<Impl>();
   impl->file = std::move(*file);
   impl->path = std::move(name);
   impl->root = std::move(root);
+  impl->servers = std::move(servers);
   return std::shared_ptr<ElfObject>(new ElfObject(std::move(impl)));
 }
 

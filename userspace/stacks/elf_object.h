@@ -16,6 +16,8 @@ struct lt_row;
 
 namespace looptrace {
 
+class Debuginfod;
+
 /// A function's place in a file. Addresses are the file's own.
 struct Symbol {
   std::string_view name;  ///< mangled; lives as long as the ElfObject
@@ -28,10 +30,11 @@ struct Symbol {
 class ElfObject {
  public:
   /// `name` is the file's path as its process sees it: used in messages, as the module's name, and to find
-  /// a separate debug file, in our own root and then in `root` (/proc/PID/root) if not empty. Takes the
-  /// open file and keeps it open: DWARF and data are read when asked for, with pread, since a mapped file
-  /// that its owner truncates would kill us with SIGBUS.
-  static Result<std::shared_ptr<ElfObject>> from_fd(UniqueFd fd, std::string name, std::string root = {});
+  /// a separate debug file, in our own root and then in `root` (/proc/PID/root) if not empty, then by
+  /// `servers`. Takes the open file and keeps it open: DWARF and data are read when asked for, with pread,
+  /// since a mapped file that its owner truncates would kill us with SIGBUS.
+  static Result<std::shared_ptr<ElfObject>> from_fd(UniqueFd fd, std::string name, std::string root = {},
+                                                    std::shared_ptr<Debuginfod> servers = nullptr);
   static Result<std::shared_ptr<ElfObject>> from_memory(std::vector<uint8_t> image, std::string name);
   ~ElfObject();
 

@@ -12,6 +12,7 @@
 
 namespace looptrace {
 
+class Debuginfod;
 class ElfObject;
 
 /// One executable mapping of a process, [start, end), tied to the file it maps.
@@ -26,7 +27,9 @@ struct Module {
 /// mtime) and evicted, least recently used first, when the byte budget is passed and no process uses it.
 class ObjectCache {
  public:
-  explicit ObjectCache(size_t budget_bytes = 48u << 20);
+  /// `servers`: asked for debug files that are not here; null = none.
+  explicit ObjectCache(size_t budget_bytes = kBudget, std::shared_ptr<Debuginfod> servers = nullptr);
+  static constexpr size_t kBudget = 48u << 20;
   ~ObjectCache();
   ObjectCache(const ObjectCache&) = delete;
   ObjectCache& operator=(const ObjectCache&) = delete;

@@ -63,6 +63,7 @@ struct ObjectCache::Impl {
     ContentId content;
   };
 
+  std::shared_ptr<Debuginfod> servers;
   size_t budget;
   uint64_t tick = 0;
   std::unordered_map<ElfObject*, Entry> entries;
@@ -134,8 +135,10 @@ struct ObjectCache::Impl {
   }
 };
 
-ObjectCache::ObjectCache(size_t budget_bytes) : impl_(std::make_unique<Impl>()) {
+ObjectCache::ObjectCache(size_t budget_bytes, std::shared_ptr<Debuginfod> servers)
+    : impl_(std::make_unique<Impl>()) {
   impl_->budget = budget_bytes;
+  impl_->servers = std::move(servers);
 }
 ObjectCache::~ObjectCache() = default;
 
@@ -169,7 +172,7 @@ Result<std::shared_ptr<ElfObject>> ObjectCache::open(pid_t pid, const std::strin
     if (!fd || ::fstat(fd.get(), &opened) != 0) return Error{"open " + link + " (" + path + ")", errno};
     if (file_id(opened) != id) return Error{"open " + link + " (" + path + "): the mapping changed"};
   }
-  auto object = ElfObject::from_fd(std::move(fd), path, foreign_root(pid));
+  auto object = ElfObject::from_fd(std::move(fd), path, foreign_root(pid), impl_->servers);
   if (!object) return object.error();
   return impl_->add(std::move(*object), &id, id.size, id.owner);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stacks/byte_reader.h"
+#include "stacks/debuginfod.h"
 #include "stacks/elf_file.h"
 #include "stacks/rooted_open.h"
 
@@ -79,7 +80,8 @@ std::unique_ptr<ElfFile> find_by_link(const DebugLink& link, const std::string& 
 }  // namespace
 
 std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::string& build_id,
-                                             const std::string& path, const std::string& root) {
+                                             const std::string& path, const std::string& root,
+                                             Debuginfod* servers) {
   const DebugLink link = read_debuglink(file);
   for (const std::string& where : {std::string(), root}) {
     if (build_id.size() > 2) {
@@ -89,6 +91,12 @@ std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::str
     }
     if (auto found = find_by_link(link, build_id, path, where)) return found;
     if (root.empty()) break;
+  }
+  if (servers) {
+    if (UniqueFd fd = servers->find(build_id)) {
+      auto found = ElfFile::from_fd(std::move(fd), build_id + ".debug");
+      if (found && (*found)->read_build_id() == build_id) return std::move(*found);
+    }
   }
   return nullptr;
 }

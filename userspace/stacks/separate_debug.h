@@ -6,14 +6,16 @@
 
 namespace looptrace {
 
+class Debuginfod;
 class ElfFile;
 
 /// The separate debug file of `file`, which the process sees at `path`: by build-id, then by .gnu_debuglink
 /// (next to the file, in .debug/ and under /usr/lib/debug). Looked for in our own root, then in `root` (see
 /// open_in_root) if not empty. Taken only if its build-id matches or, where one has none, its CRC does.
-/// Never asks a server. Null if there is none.
+/// Where there is none here, `servers` are asked, if not null. Null if there is none.
 std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::string& build_id,
-                                             const std::string& path, const std::string& root);
+                                             const std::string& path, const std::string& root,
+                                             Debuginfod* servers = nullptr);
 
 /// The small ELF file in .gnu_debugdata (xz), which has the .symtab of functions that .dynsym lacks. Null
 /// if absent, broken, or larger than a sane limit when unpacked.

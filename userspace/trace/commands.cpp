@@ -19,6 +19,7 @@
 #include "sinks/listing.h"
 #include "sinks/pretty.h"
 #include "sinks/redacting.h"
+#include "stacks/debuginfod.h"
 #include "trace/target_check.h"
 #include "trace/tracer.h"
 
@@ -129,7 +130,13 @@ Result<void> run_trace(const Options& options, const std::string& version) {
   std::unique_ptr<RedactingSink> redacting;
   if (options.redact.any()) redacting = std::make_unique<RedactingSink>(*sink, options.redact);
 
-  Tracer tracer(to_config(options, version, std::move(*features)), redacting ? *redacting : *sink);
+  TraceConfig config = to_config(options, version, std::move(*features));
+  if (options.debuginfod) {
+    auto servers = Debuginfod::open();
+    if (!servers) return servers.error();
+    config.debuginfod = std::move(*servers);
+  }
+  Tracer tracer(std::move(config), redacting ? *redacting : *sink);
   if (auto r = tracer.setup(); !r) return is_reader_gone(r.error()) ? Result<void>{} : r;
   if (!options.quiet && !tracer.has_targets()) {
     std::fprintf(stderr, "looptrace: no process matches yet; waiting for one to start\n");

@@ -34,7 +34,8 @@ struct TracedProcess {
 /// when the last loop is gone. Unwind tables are shared between processes by file.
 class ProcessTable {
  public:
-  ProcessTable(Engine& engine, ProcFs procfs) : engine_(engine), procfs_(std::move(procfs)) {}
+  ProcessTable(Engine& engine, ProcFs procfs, std::shared_ptr<Debuginfod> servers = nullptr)
+      : engine_(engine), procfs_(std::move(procfs)), objects_(ObjectCache::kBudget, std::move(servers)) {}
 
   /// The process, read if it is new or another one has taken its pid.
   TracedProcess& get(uint32_t tgid, uint64_t start_boottime);

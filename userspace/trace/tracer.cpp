@@ -139,7 +139,7 @@ Result<void> Tracer::setup() {
   engine_ = std::move(*engine);
 
   loops_.resize(engine_->slot_count());
-  processes_ = std::make_unique<ProcessTable>(*engine_, procfs_);
+  processes_ = std::make_unique<ProcessTable>(*engine_, procfs_, config_.debuginfod);
   symbolizer_ = std::make_unique<Symbolizer>(Symbolizer::Options{config_.source_lines});
   stacks_ = std::make_unique<StackBuilder>(*symbolizer_);
   assembler_ = std::make_unique<Assembler>(*stacks_, procfs_, options.threshold_ns);

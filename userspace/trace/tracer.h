@@ -32,6 +32,7 @@ struct TraceConfig {
   std::optional<uint64_t> duration_ns;
   std::optional<uint64_t> max_stalls;  ///< stop after that many stall records
   bool source_lines = true;
+  std::shared_ptr<Debuginfod> debuginfod;  ///< null: no server is asked
   std::string version;
   std::vector<Capability> features;  ///< for the start record
 };
