@@ -227,6 +227,16 @@ void expect_right(const std::string& title, Server& server, const std::vector<js
     const bool cause = right_cause(server, t, s), culprit = right_culprit(t, s);
     EXPECT_TRUE(cause) << "cause, target or waker; true " << t.dump() << "\nrecord " << s.dump();
     EXPECT_TRUE(culprit) << "culprit; true " << t.dump() << "\nrecord " << s.dump();
+    if (t.contains("held_by") && s["cause"]["kind"] == "gil") {
+      const json* wait = wait_of_cause(s);
+      const json holder = wait ? wait->value("held_by", json::object()) : json::object();
+      EXPECT_EQ(holder.value("tid", 0), t["woken_by"]) << s.dump();
+      // The regular expression is C code that the standard library calls.
+      const auto frames = holder.value("frames", json::array());
+      EXPECT_TRUE(std::any_of(frames.begin(), frames.end(), [&](const json& frame) {
+        return frame.value("function", "") == t["held_by"];
+      })) << s.dump();
+    }
     if (t.contains("handler") && culprit && s.contains("culprit")) {
       EXPECT_EQ(s.value("task", json::object()).value("handler", ""), t["handler"]) << s.dump();
     }

@@ -30,6 +30,8 @@ Stall sample() {
   stack.frames = {frame};
   stall.stacks = {stack};
   Wait file, tcp;
+  file.held_by.emplace();
+  file.held_by->frames.push_back(frame);
   file.target.emplace();
   file.target->kind = "file";
   file.target->path = "/var/secret dir/ledger.db";
@@ -49,6 +51,7 @@ TEST(Redact, PathsKeepTheirLastPart) {
   EXPECT_TRUE(stall.culprit->file.ends_with("/app.py"));
   EXPECT_EQ(stall.culprit->file, stall.stacks[0].frames[0].file) << "one directory, one hash";
   EXPECT_EQ(stall.culprit->module, "app");
+  EXPECT_EQ(stall.waits[0].held_by->frames[0].file, stall.culprit->file);
   EXPECT_EQ(stall.task->file, stall.culprit->file);
   EXPECT_EQ(stall.task->created_at->file, stall.culprit->file.substr(0, 12) + "/main.py");
   EXPECT_EQ(stall.task->name, "job") << "not a path";

@@ -96,6 +96,11 @@ Stall sample() {
   lock.target->kind = "futex";
   lock.target->address = 0x7f10;
   lock.woken_by = Peer{101, 109, "db-pool"};
+  lock.held_by.emplace();
+  lock.held_by->thread = *lock.woken_by;
+  lock.held_by->frames = {
+      frame(FrameKind::python, "match", "/usr/lib/python3.11/re.py", 190, "re", FrameOrigin::runtime),
+      frame(FrameKind::python, "hog", "/srv/pool.py", 12, "pool", FrameOrigin::application)};
   s.waits = {network, lock};
   Stack blocked;
   blocked.state = StackState::blocked;
@@ -402,7 +407,7 @@ TEST(Truncation, ThenTheMiddleOfAStack) {
 }
 
 TEST(Truncation, LongNamesBeforeWaitsAndMessage) {
-  Stall stall = with_stacks(1, 20);
+  Stall stall = with_stacks(1, 16);
   for (Frame& f : stall.stacks[0].frames) f.function = std::string(3000, 'f');
   const Json json = fitted(stall, 8000);
   EXPECT_EQ(json["truncated"], Json::array({"texts"}));
@@ -416,8 +421,8 @@ TEST(Truncation, InTheContractsOrder) {
   stall.waits.resize(6, stall.waits[0]);
   for (Frame& f : stall.stacks[0].frames) f.function = std::string(300, 'f');
   Json all = fitted(stall, 1024);
-  const std::vector<std::string> order = {
-      "stacks", "stacks.frames", "texts", "waits", "process.command_line", "message", "context"};
+  const std::vector<std::string> order = {"stacks", "stacks.frames",        "texts",   "waits.held_by.frames",
+                                          "waits",  "process.command_line", "message", "context"};
   EXPECT_EQ(all["truncated"].get<std::vector<std::string>>(), order);
   EXPECT_EQ(all["process"]["pid"], 101);
   EXPECT_EQ(all["id"], stall.id);
@@ -530,6 +535,12 @@ class Hostile {
       wait.target->address = random_();
     }
     if (coin()) wait.woken_by = peer();
+    if (coin()) {
+      wait.held_by.emplace();
+      wait.held_by->thread.comm = text();
+      wait.held_by->frames.resize(random_() % 17);
+      for (Frame& f : wait.held_by->frames) f = random_frame();
+    }
     if (coin()) wait.stack = random_() % 9;
   }
 

@@ -89,6 +89,9 @@ void Redactor::hide(Frame& frame) const {
 }
 
 void Redactor::hide(Wait& wait, std::string& detail) const {
+  if (wait.held_by) {
+    for (Frame& frame : wait.held_by->frames) hide(frame);
+  }
   if (!wait.target) return;
   const WaitTarget before = *wait.target;
   hide_path(wait.target->path);

@@ -57,6 +57,12 @@ struct WaitTarget {
   bool connected = false;           ///< a socket that has a peer; in no record
 };
 
+/// Who had the lock that a thread waited for, as seen during the wait.
+struct Holder {
+  Peer thread;
+  std::vector<Frame> frames;  ///< its interpreter's, leaf first; empty if they could not be read
+};
+
 /// All waits of one iteration in one system call on one target.
 struct Wait {
   Cause cause = Cause::other;
@@ -66,7 +72,8 @@ struct Wait {
   uint64_t longest_ns = 0;
   std::optional<WaitTarget> target;
   std::optional<Peer> woken_by;
-  std::optional<size_t> stack;  ///< index into Stall::stacks
+  std::optional<Holder> held_by;  ///< gil: who had it most of the times that somebody looked
+  std::optional<size_t> stack;    ///< index into Stall::stacks
 };
 
 enum class StackState { on_cpu, blocked, runqueue };

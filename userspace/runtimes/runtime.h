@@ -17,6 +17,12 @@
 
 namespace looptrace {
 
+/// The thread that has a runtime's global lock.
+struct LockHolder {
+  pid_t tid = 0;
+  std::vector<lt_py_frame> frames;  ///< where it was; empty if it would not hold still
+};
+
 /// One language runtime inside one process: how BPF walks its frames, and what the frames are called.
 /// Adding a runtime = one folder with an implementation, its walk in bpf/, a line in detect_runtime().
 class Runtime {
@@ -39,6 +45,10 @@ class Runtime {
 
   /// The runtime's global lock (GIL) holds this futex word.
   virtual bool is_global_lock(uint64_t futex_address) const = 0;
+
+  /// Who has the global lock that holds this futex word. Nothing if nobody has it, or hands changed
+  /// meanwhile.
+  virtual std::optional<LockHolder> global_lock_holder(uint64_t) { return std::nullopt; }
 
   /// Names one captured frame. Cached by (code, firstlineno).
   virtual Frame resolve(const lt_py_frame& frame) = 0;

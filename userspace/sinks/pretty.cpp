@@ -137,6 +137,17 @@ class Block {
     if (wait.woken_by && !names_waker) text += ", woken by " + describe_peer(*wait.woken_by);
     const std::string cause = pad(cause_name(wait.cause), 10);
     row("wait", cause + " " + shorten_end(printable(text), room() - 11));
+    if (wait.held_by) holder(*wait.held_by);
+  }
+
+  void holder(const Holder& holder) {
+    std::string text = "held by " + describe_peer(holder.thread);
+    const auto own = std::find_if(holder.frames.begin(), holder.frames.end(), [](const Frame& frame) {
+      return frame.origin == FrameOrigin::application;
+    });
+    const auto at = own == holder.frames.end() ? holder.frames.begin() : own;
+    if (at != holder.frames.end()) text += " in " + name(*at) + "  " + place(*at);
+    row("", pad("", 11) + shorten_middle(printable(text), room() - 11));
   }
 
   void stack() {

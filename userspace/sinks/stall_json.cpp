@@ -28,6 +28,7 @@ struct StallCuts {
   size_t stacks = kAll;  // how many to keep, by preferred_stacks()
   size_t waits = kAll;
   bool middle_frames = true;
+  bool holder_frames = true;
   bool command_line = true;
   bool message = true;
   bool context = true;  // who and where beyond what is required
@@ -113,7 +114,24 @@ void write_target(JsonWriter& json, const WaitTarget& target) {
   json.end_object();
 }
 
-void write_wait(JsonWriter& json, const Wait& wait, const std::vector<size_t>& kept) {
+void write_holder(JsonWriter& json, const Holder& holder, bool with_frames) {
+  json.begin_object("held_by");
+  json.field("pid", holder.thread.pid);
+  json.field("tid", holder.thread.tid);
+  json.field("comm", holder.thread.comm);
+  if (with_frames && !holder.frames.empty()) {
+    json.begin_array("frames");
+    for (const Frame& frame : holder.frames) {
+      json.begin_object();
+      write_frame_fields(json, frame);
+      json.end_object();
+    }
+    json.end_array();
+  }
+  json.end_object();
+}
+
+void write_wait(JsonWriter& json, const Wait& wait, const std::vector<size_t>& kept, bool holder_frames) {
   json.begin_object();
   json.field("cause", cause_name(wait.cause));
   json.field("syscall", wait.syscall);
@@ -122,6 +140,7 @@ void write_wait(JsonWriter& json, const Wait& wait, const std::vector<size_t>& k
   json.field("longest_ns", wait.longest_ns);
   if (wait.target) write_target(json, *wait.target);
   write_peer(json, "woken_by", wait.woken_by);
+  if (wait.held_by) write_holder(json, *wait.held_by, holder_frames);
   if (wait.stack) {
     const auto place = std::lower_bound(kept.begin(), kept.end(), *wait.stack);
     if (place != kept.end() && *place == *wait.stack) json.field("stack", uint64_t(place - kept.begin()));
@@ -135,7 +154,7 @@ void write_what_it_waited_for(JsonWriter& json, const StallCuts& cuts) {
   const size_t waits = std::min(cuts.waits, stall.waits.size());
   if (waits) {
     json.begin_array("waits");
-    for (size_t i = 0; i < waits; ++i) write_wait(json, stall.waits[i], kept);
+    for (size_t i = 0; i < waits; ++i) write_wait(json, stall.waits[i], kept, cuts.holder_frames);
     json.end_array();
   }
   if (stall.waits_dropped) json.field("waits_dropped", stall.waits_dropped);
@@ -247,6 +266,11 @@ bool has_long_stack(const Stall& stall) {
                      [](const Stack& stack) { return stack.frames.size() > kLeafFrames + kOuterFrames; });
 }
 
+bool has_holder_frames(const Stall& stall) {
+  return std::any_of(stall.waits.begin(), stall.waits.end(),
+                     [](const Wait& wait) { return wait.held_by && !wait.held_by->frames.empty(); });
+}
+
 bool keep_waits(StallCuts& cuts, size_t n) {
   if (std::min(cuts.waits, cuts.stall->waits.size()) <= n) return false;
   cuts.waits = n;
@@ -269,6 +293,8 @@ constexpr CutStep<StallCuts> kSteps[] = {
     {"stacks.frames", [](StallCuts& c) { return has_long_stack(*c.stall) && unset(c.middle_frames); }},
     {"texts", [](StallCuts& c) { return shorten_texts(c, 512); }},
     {"texts", [](StallCuts& c) { return shorten_texts(c, 200); }},
+    {"waits.held_by.frames",
+     [](StallCuts& c) { return has_holder_frames(*c.stall) && unset(c.holder_frames); }},
     {"waits", [](StallCuts& c) { return keep_waits(c, kShortWaits); }},
     {"process.command_line",
      [](StallCuts& c) { return !c.stall->process.command_line.empty() && unset(c.command_line); }},

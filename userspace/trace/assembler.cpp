@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cstring>
 #include <string_view>
+#include <tuple>
 
 #include "arch.h"
+#include "base/files.h"
 #include "record/cause.h"
 #include "record/culprit.h"
 #include "record/fingerprint.h"
@@ -24,6 +26,8 @@ namespace {
 // Distinct stacks kept per open iteration; a stall of minutes with thousands of waits stays bounded.
 constexpr size_t kMaxPending = 128;
 constexpr size_t kKeepRecent = 32;
+constexpr size_t kMaxHolders = 16;
+constexpr size_t kHolderFrames = 16;
 // A shorter turn in the run queue names nobody: the kernel side does not keep who ran instead.
 constexpr uint64_t kPreemptionWorthNaming = 1'000'000;
 
@@ -71,6 +75,31 @@ void keep_common_task(RawCapture& kept, const RawCapture& other) {
     kept.task_created_at.reset();
   }
   if (task.handler_type != other_task.handler_type) task.handler_type = 0;
+}
+
+// Of all that had the lock: the thread that was seen most often, and where it was most often.
+std::optional<Holder> holder_of(const LoopState& loop, TracedProcess& process) {
+  const auto seen_of = [&](pid_t tid) {
+    uint64_t times = 0;
+    for (const SeenHolder& seen : loop.holders) times += seen.holder.tid == tid ? seen.times : 0;
+    return times;
+  };
+  const SeenHolder* most = nullptr;
+  for (const SeenHolder& seen : loop.holders) {
+    const auto rank = [&](const SeenHolder& s) {
+      return std::tuple(seen_of(s.holder.tid), !s.holder.frames.empty(), s.times);
+    };
+    if (!most || rank(seen) > rank(*most)) most = &seen;
+  }
+  if (!most || !process.runtime) return std::nullopt;
+  Holder holder;
+  const auto tid = static_cast<uint32_t>(most->holder.tid);
+  holder.thread = {process.tgid, tid, most->comm};
+  for (const lt_py_frame& frame : most->holder.frames) {
+    if (holder.frames.size() == kHolderFrames) break;
+    if (!process.runtime->is_shim(frame)) holder.frames.push_back(process.runtime->resolve(frame));
+  }
+  return holder;
 }
 
 }  // namespace
@@ -158,6 +187,24 @@ void Assembler::prune(LoopState& loop, const lt_slot& slot) {
   if (loop.pending.size() > kMaxPending) {  // all of equal weight
     stacks_pruned_ += kKeepRecent;
     loop.pending.erase(loop.pending.begin(), loop.pending.begin() + kKeepRecent);
+  }
+}
+
+void Assembler::add_holder(LoopState& loop, uint64_t seq, LockHolder holder) {
+  loop.turn_to(seq);
+  const auto same = std::find_if(loop.holders.begin(), loop.holders.end(), [&](const SeenHolder& seen) {
+    const auto& a = seen.holder.frames;
+    const auto& b = holder.frames;
+    return seen.holder.tid == holder.tid &&
+           std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const lt_py_frame& x, const lt_py_frame& y) { return x.code == y.code; });
+  });
+  if (same != loop.holders.end()) {
+    ++same->times;
+  } else if (loop.holders.size() < kMaxHolders) {
+    const auto comm =
+        procfs_.read(static_cast<pid_t>(loop.tgid), "task/" + std::to_string(holder.tid) + "/comm");
+    loop.holders.push_back({std::move(holder), comm ? std::string(trim(*comm)) : "", 1});
   }
 }
 
@@ -419,6 +466,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
       if (!whole.stack) whole.stack = j->wait.stack;
     }
     judged.erase(std::remove_if(gil + 1, judged.end(), is_gil), judged.end());
+    if (current) whole.held_by = holder_of(loop, process);
     gil->verdict.detail = describe_wait(whole);
     std::stable_sort(judged.begin(), judged.end(), heavier);
   }

@@ -40,6 +40,13 @@ struct LiveTarget {
   WaitTarget target;
 };
 
+/// Who was seen to have the global lock while the loop waited for it.
+struct SeenHolder {
+  LockHolder holder;
+  std::string comm;
+  uint64_t times = 0;
+};
+
 /// What user space keeps of a loop between its records.
 struct LoopState {
   uint32_t slot = 0, tgid = 0, tid = 0;
@@ -50,6 +57,7 @@ struct LoopState {
   std::vector<PendingStack> pending;
   std::vector<LiveStack> live;
   std::vector<LiveTarget> live_targets;
+  std::vector<SeenHolder> holders;
   std::map<uint64_t, std::string> paths;  ///< inode -> path, of this iteration's waits
   std::string open_id;                    ///< id given to the iteration `open_seq` by an open record
   uint64_t open_seq = 0;
@@ -70,6 +78,7 @@ struct LoopState {
     pending.clear();
     live.clear();
     live_targets.clear();
+    holders.clear();
     paths.clear();
   }
 };
@@ -92,6 +101,8 @@ class Assembler {
 
   /// Keeps a capture for its iteration; the newest iteration wins.
   void add_capture(LoopState& loop, RawCapture capture, const lt_slot& slot);
+  /// Keeps who had the lock that the iteration waited for.
+  void add_holder(LoopState& loop, uint64_t seq, LockHolder holder);
   void add_path(LoopState& loop, const lt_path& path);
 
   Stall build(LoopState& loop, TracedProcess& process, const IterationView& view, std::string thread_name,

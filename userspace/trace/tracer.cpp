@@ -511,7 +511,11 @@ void Tracer::capture(std::span<const std::byte> bytes) {
     }
   }
   see_task(*c, *loop);
+  const bool in_futex = c->head.reason == LT_CAPTURE_SWITCH && c->head.nr == LT_NR_futex;
+  const uint64_t id = c->head.id;
   assembler_->add_capture(*loop, std::move(*c), slot);
+  if (!in_futex) return;
+  if (const auto now = snapshot(slot); now && now->off_capture == id) see_holder(*loop, *now);
 }
 
 // For whom the frames ran: BPF has sent it right before. It does not know where to look until a capture has
@@ -534,6 +538,18 @@ void Tracer::see_task(RawCapture& c, LoopState& loop) {
     }
   }
   if (c.task) c.task_created_at = runtime.task_created_at(*c.task);
+}
+
+// Who has the global lock that the thread waits for, while it does. The wait is cut into short ones, each
+// with its capture, so most of them are seen soon enough.
+void Tracer::see_holder(LoopState& loop, const lt_slot& s) {
+  TracedProcess* process = processes_->find(loop.tgid);
+  if (s.running || s.off_nr != LT_NR_futex || !process || !process->runtime) return;
+  auto holder = process->runtime->global_lock_holder(s.off_arg0);
+  // Only if it has waited all the while.
+  if (!holder || engine_->slot(loop.slot).switches != s.switches) return;
+  if (static_cast<uint32_t>(holder->tid) != loop.tid)
+    assembler_->add_holder(loop, s.it.seq, std::move(*holder));
 }
 
 bool Tracer::parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const {
@@ -686,6 +702,7 @@ void Tracer::open_due(uint32_t index, uint64_t start_ns) {
     } else {
       mend_capture(loop, process, before);
     }
+    see_holder(loop, before);
   }
   if (parked(loop, live, s->it)) return;
   if (config_.max_stalls && stalls_emitted_ >= *config_.max_stalls) return;

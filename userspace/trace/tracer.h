@@ -75,6 +75,7 @@ class Tracer {
   void look_for_clients();
   void capture(std::span<const std::byte> bytes);
   void see_task(RawCapture& c, LoopState& loop);
+  void see_holder(LoopState& loop, const lt_slot& s);
   void stall(const lt_stall& record);
   void open_due(uint32_t slot, uint64_t start_ns);
   void process_changed(const lt_process_event& event);

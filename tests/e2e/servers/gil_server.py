@@ -20,7 +20,7 @@ def yield_to_hog():
     hog = threading.Thread(target=hog_gil, args=(may_go,))
     hog.start()
     may_go.set()
-    with stall("gil", since_ns, woken_by=hog.native_id): time.sleep(0.02)
+    with stall("gil", since_ns, woken_by=hog.native_id, held_by="hog_gil"): time.sleep(0.02)
     hog.join()
 
 

@@ -59,6 +59,7 @@ class CPython final : public Runtime {
   uint64_t thread_state(pid_t tid) override;
   bool is_eval(uint64_t address) const override;
   bool is_global_lock(uint64_t futex_address) const override;
+  std::optional<LockHolder> global_lock_holder(uint64_t futex_address) override;
   Frame resolve(const lt_py_frame& frame) override;
   bool is_entry(const lt_py_frame& frame) const override;
   bool is_shim(const lt_py_frame& frame) const override;
@@ -77,6 +78,7 @@ class CPython final : public Runtime {
     lt_py_frame frame;
     uint64_t previous;
   };
+  uint64_t lock_at(uint64_t futex_address) const;
   std::optional<Link> read_frame(uint64_t address) const;
   std::vector<lt_py_frame> walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
   std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
@@ -113,16 +115,55 @@ bool CPython::is_eval(uint64_t address) const {
                      [&](const AddressRange& range) { return range.holds(address); });
 }
 
-bool CPython::is_global_lock(uint64_t futex_address) const {
+uint64_t CPython::lock_at(uint64_t futex_address) const {
   const Offsets& o = python_.offsets;
   const auto in_gil = [&](uint64_t gil) {
     return gil && futex_address >= gil && futex_address < gil + static_cast<uint64_t>(o.gil_size);
   };
-  if (o.runtime.gil >= 0) return in_gil(python_.runtime + o.runtime.gil);
-  for (const uint64_t interpreter : interpreters(memory_, o, python_.runtime)) {
-    if (in_gil(memory_.pointer(interpreter + o.interpreter.gil))) return true;
+  if (o.runtime.gil >= 0) {
+    const uint64_t gil = python_.runtime + static_cast<uint64_t>(o.runtime.gil);
+    return in_gil(gil) ? gil : 0;
   }
-  return false;
+  for (const uint64_t interpreter : interpreters(memory_, o, python_.runtime)) {
+    const uint64_t gil = memory_.pointer(interpreter + static_cast<uint64_t>(o.interpreter.gil));
+    if (in_gil(gil)) return gil;
+  }
+  return 0;
+}
+
+bool CPython::is_global_lock(uint64_t futex_address) const { return lock_at(futex_address) != 0; }
+
+std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
+  struct Gil {
+    uint64_t holder;         // PyThreadState*
+    uint64_t locked;         // an int
+    uint64_t switch_number;  // of times that it went to another thread
+    bool operator==(const Gil&) const = default;
+  };
+  const uint64_t gil = lock_at(futex_address);
+  if (!gil || python_.offsets.free_threaded) return std::nullopt;
+  const auto look = [&]() -> std::optional<Gil> {
+    auto state = memory_.get<Gil>(gil + 8);  // behind `interval`
+    if (!state || !(state->locked &= 0xffffffff) || state->locked != 1 || !state->holder) return std::nullopt;
+    return state;
+  };
+  const auto same_codes = [](const std::vector<lt_py_frame>& a, const std::vector<lt_py_frame>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const lt_py_frame& x, const lt_py_frame& y) { return x.code == y.code; });
+  };
+  const auto before = look();
+  if (!before) return std::nullopt;
+  LockHolder found;
+  found.tid = thread_of(memory_, python_.offsets, before->holder);
+  // It runs while it is looked at: what two walks agree on was so.
+  std::vector<lt_py_frame> last = walk(before->holder);
+  for (int tries = 0; tries < 3 && found.frames.empty(); ++tries) {
+    auto next = walk(before->holder);
+    if (same_codes(next, last)) found.frames = std::move(next);
+    last = std::move(next);
+  }
+  if (!found.tid || look() != before) return std::nullopt;
+  return found;
 }
 
 int CPython::line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const {

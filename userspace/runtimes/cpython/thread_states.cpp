@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtimes/cpython/thread_states.h"
 
+#include <dirent.h>
+#include <unistd.h>
+
 #include <charconv>
+#include <cstdlib>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -88,6 +93,29 @@ uint64_t find_thread_state(const RemoteMemory& memory, const Offsets& offsets, u
     oldest = state;
   }
   return oldest;
+}
+
+pid_t thread_of(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread_state) {
+  const std::string tasks = "/proc/" + std::to_string(memory.pid()) + "/task";
+  std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(tasks.c_str()), closedir);
+  if (!directory) return 0;
+  // Without a pid namespace of its own the thread is called what it calls itself: no need to look for it.
+  const bool own_names = innermost_tid(memory.pid(), memory.pid()) != memory.pid();
+  const auto& thread = offsets.thread;
+  if (!own_names && thread.native_thread_id >= 0) {
+    const auto tid = memory.get<uint64_t>(thread_state + thread.native_thread_id).value_or(0);
+    const bool lives =
+        tid && tid <= INT32_MAX && access((tasks + "/" + std::to_string(tid)).c_str(), F_OK) == 0;
+    return lives ? static_cast<pid_t>(tid) : 0;
+  }
+  size_t n = 0;
+  while (const dirent* entry = readdir(directory.get())) {
+    const pid_t tid = std::atoi(entry->d_name);
+    if (tid <= 0 || ++n > kMaxThreads) continue;
+    const std::optional<pid_t> inner = own_names ? innermost_tid(memory.pid(), tid) : tid;
+    if (inner && belongs(memory, offsets, thread_state, *inner)) return tid;
+  }
+  return 0;
 }
 
 uint64_t current_frame(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread_state,

@@ -27,4 +27,7 @@ uint64_t find_thread_state(const RemoteMemory& memory, const Offsets& offsets, u
 uint64_t current_frame(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread_state,
                        uint64_t* cframe = nullptr);
 
+/// The thread whose state this is, by the number that the kernel has for it here; 0 if there is none.
+pid_t thread_of(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread_state);
+
 }  // namespace looptrace::cpython
