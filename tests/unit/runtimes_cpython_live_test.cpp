@@ -10,8 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -81,6 +83,7 @@ struct Truth {
   std::string thread;
   pid_t tid = 0;
   std::vector<TruthFrame> frames;
+  std::vector<std::string> task;  // name, coroutine, line, where created; empty = runs none
 };
 
 // A running victim script, killed at the end. What it printed up to "ready" is its truth.
@@ -127,12 +130,13 @@ class Victim {
       const auto fields = split(line, '\t');
       if (fields[0] == "version") version_ = fields[1];
       if (fields[0] == "thread") {
-        threads_.push_back({std::string(fields[1]), std::stoi(std::string(fields[2])), {}});
+        threads_.push_back({std::string(fields[1]), std::stoi(std::string(fields[2])), {}, {}});
       }
       if (fields[0] == "frame") {
         threads_.back().frames.push_back(
             {std::stoi(std::string(fields[1])), std::string(fields[2]), std::string(fields[3])});
       }
+      if (fields[0] == "task") threads_.back().task.assign(fields.begin() + 1, fields.end());
       if (fields[0] == "ready") ready_ = true;
     }
   }
@@ -301,6 +305,79 @@ TEST_P(Live, BlockedThreads) {
   }
 }
 
+TEST_P(Live, RunningTask) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (GetParam() > 13) GTEST_SKIP() << "its Tasks have no names for us";
+  for (const auto& python : interpreters) {
+    SCOPED_TRACE(python);
+    const Victim victim(python, {"-W", "ignore", script("py_running.py")});
+    ASSERT_TRUE(victim.ready());
+    ASSERT_GE(victim.threads().size(), 8u);
+    Target target(victim.pid());
+    ASSERT_TRUE(target.runtime);
+    Runtime& runtime = *target.runtime;
+    const Truth& first = victim.threads()[0];
+    EXPECT_FALSE(runtime.see_task(runtime.thread_state(first.tid))) << "nothing was learned yet";
+    EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_state(first.tid))));
+    EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)))) << "all is known";
+    lt_process process{};
+    runtime.configure(process);
+    EXPECT_NE(process.py.task.handle.code, 0u);
+
+    std::optional<lt_py_task> other;
+    std::string other_coroutine;
+    for (const Truth& truth : victim.threads()) {
+      expect_frames(runtime, truth, GetParam());
+      SCOPED_TRACE(truth.thread);
+      const auto state = runtime.thread_state(truth.tid);
+      const auto frames = runtime.walk(state);
+      const auto seen = runtime.see_task(state);
+      ASSERT_TRUE(seen);
+      const auto task = runtime.task(frames, &*seen);
+      ASSERT_EQ(task.has_value(), !truth.task.empty());
+      if (!task) continue;
+      const auto known = [](const std::string& text) { return text.empty() ? "-" : text; };
+      EXPECT_EQ(known(task->name), truth.task[0]);
+      EXPECT_EQ(task->coroutine, truth.task[1]);
+      EXPECT_EQ(std::to_string(task->line), truth.task[2]);
+      const auto created = runtime.task_created_at(*seen);
+      EXPECT_EQ(created ? created->function : "-", truth.task[3]);
+      // Without what BPF sends, or with another Task's, the coroutine is known and the name is not.
+      EXPECT_EQ(runtime.task(frames, nullptr)->name, "");
+      if (other && other_coroutine != task->coroutine) {
+        EXPECT_EQ(runtime.task(frames, &*other)->name, "");
+      }
+      other = seen;
+      other_coroutine = task->coroutine;
+    }
+  }
+}
+
+TEST_P(Live, TasksOfGarbage) {
+  const auto interpreters = pythons(version());
+  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  const Victim victim(interpreters[0], {"-W", "ignore", script("py_running.py")});
+  ASSERT_TRUE(victim.ready());
+  Target target(victim.pid());
+  ASSERT_TRUE(target.runtime);
+  const auto frames = target.runtime->walk(target.runtime->thread_state(victim.threads()[0].tid));
+  (void)target.runtime->learn(frames);
+  const auto good = target.runtime->see_task(target.runtime->thread_state(victim.threads()[0].tid));
+  std::mt19937_64 random(23);
+  for (int i = 0; i < 3000; ++i) {
+    lt_py_task seen = good.value_or(lt_py_task{});
+    std::array<uint8_t, sizeof seen> bytes;
+    std::memcpy(bytes.data(), &seen, sizeof seen);
+    for (int n = 0; n < 1 + i % 9; ++n) bytes[random() % bytes.size()] = static_cast<uint8_t>(random());
+    std::memcpy(&seen, bytes.data(), sizeof seen);
+    (void)target.runtime->task_created_at(seen);
+    const auto task = target.runtime->task(frames, &seen);
+    ASSERT_TRUE(task);
+    EXPECT_EQ(task->coroutine, "blocks_at_once");
+  }
+}
+
 // Times that one of the process's threads was seen to wait on a futex word, and on one in a GIL.
 struct FutexWaits {
   int seen = 0, global = 0;
@@ -322,6 +399,23 @@ FutexWaits futex_waits(const Runtime& runtime, pid_t pid, pid_t tid, int samples
   return waits;
 }
 
+// Who has the lock that the thread waits for; asked until there is an answer, which hands that change
+// prevent.
+std::optional<LockHolder> holder_seen(Runtime& runtime, pid_t pid, pid_t tid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/syscall";
+  for (int i = 0; i < 1000; ++i) {
+    const auto text = read_file(path);
+    long number = -1;
+    uint64_t address = 0;
+    if (text && sscanf(text->c_str(), "%ld %lx", &number, &address) == 2 && number == 202) {
+      const auto holder = runtime.global_lock_holder(address);
+      if (holder && holder->tid != tid && !holder->frames.empty()) return holder;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return std::nullopt;
+}
+
 TEST_P(Live, GlobalLock) {
   const auto interpreters = pythons(version());
   if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
@@ -338,6 +432,15 @@ TEST_P(Live, GlobalLock) {
       const auto waits = futex_waits(*target.runtime, victim.pid(), truth.tid, contends ? 150 : 20);
       EXPECT_GT(waits.seen, 0);
       EXPECT_EQ(waits.global, contends ? waits.seen : 0);
+      if (!contends) continue;
+      const auto holder = holder_seen(*target.runtime, victim.pid(), truth.tid);
+      ASSERT_TRUE(holder) << "in no wait";
+      EXPECT_TRUE(
+          fs::exists("/proc/" + std::to_string(victim.pid()) + "/task/" + std::to_string(holder->tid)));
+      for (const lt_py_frame& frame : holder->frames) {
+        if (target.runtime->is_shim(frame)) continue;
+        EXPECT_NE(target.runtime->resolve(frame).function, "?");
+      }
     }
   }
 }
