@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Stacks of the current thread: kernel, native by unwind rows, CPython frames. One capture is one record. */
+/* Stacks of the current thread: kernel, native by unwind rows, CPython and V8 frames. One capture is one
+ * record. */
 #include "common.bpf.h"
 #include "python.bpf.h"
+#include "v8.bpf.h"
 
+/* of data, without the V8 frames: they are gathered in the walk and put behind all others at its end */
 #define LT_DATA_WORDS (LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY)
 
 /* scratch is too large for the BPF stack: one per CPU and lane, since an interrupt may come between. */
@@ -11,6 +14,7 @@ struct scratch {
 	struct lt_frame frame;
 	struct py_walk py;
 	struct lt_py_task task;
+	struct v8_walk v8;
 	struct lt_module module; /* of the last frame: most callers are in the same one */
 	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
 	u32 unknown_registers; /* in the present frame, a bit for each DWARF number */
@@ -101,6 +105,17 @@ u64 find_row(u32 file, u32 rows, u32 address)
 	return *(u64 *)&chunk->rows[lo & (LT_ROWS_PER_CHUNK - 1)];
 }
 
+/* The walk's present frame. Global, as find_row: inlined, it would take the stack of unwind_frame past what
+ * Linux 6.1 allows, and 32 bytes of its own are all that is left. */
+int v8_frame(u32 lane)
+{
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+
+	if (sc)
+		v8_read_frame(&sc->v8, sc->rec.nuser - 1, &sc->frame);
+	return 0;
+}
+
 static __always_inline long read_register(struct scratch *sc, u32 n)
 {
 	if (sc->unknown_registers & (1u << n))
@@ -163,6 +178,8 @@ static long unwind_frame(u32 i, void *ctx)
 		return 1;
 	}
 	sc->unknown_registers |= LT_CALLEE_SAVED;
+	if (row.kind == LT_ROW_GAP && sc->v8.config.function_shared)
+		v8_frame(lane);
 	lt_unwind_step(row, &sc->frame, sc->value, &step);
 	if (step.status == LT_STEP_SIGNAL) {
 		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
@@ -262,11 +279,26 @@ static __noinline int send_task(struct scratch *sc)
 	return 0;
 }
 
+/* Puts the V8 frames behind the first `words` of data. Returns their size. */
+static __always_inline u32 append_v8(struct scratch *sc, u32 words)
+{
+	u32 n = sc->v8.nframes;
+	u32 size;
+
+	if (!n || n > LT_MAX_V8 || words > LT_DATA_WORDS)
+		return 0;
+	size = n * sizeof(struct lt_v8_frame);
+	if (bpf_probe_read_kernel(&sc->rec.data[words], size, sc->v8.frames))
+		return 0;
+	sc->rec.nv8 = n;
+	return size;
+}
+
 __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request *request)
 {
 	u32 lane = request->lane;
 	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
-	u32 tgid = s->tgid, size;
+	u32 tgid = s->tgid, size, words;
 	struct walk w = {.lane = lane};
 	struct lt_process *p;
 	struct pt_regs *regs;
@@ -286,11 +318,13 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 	r->reason = request->reason;
 	r->off_reason = s->off_reason;
 	r->nr = regs->orig_ax;
-	r->nuser = r->npy = 0;
+	r->nuser = r->npy = r->nv8 = r->pad = 0;
 	r->py_status = 0;
 	r->ip = regs->ip;
 	r->sp = regs->sp;
 	r->bp = regs->bp;
+	r->r9 = regs->r9;
+	r->r15 = regs->r15;
 	r->weight_ns = request->weight_ns;
 	r->unwind_status = LT_UNWIND_OFF;
 
@@ -308,6 +342,8 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->frame.bp = regs->bp;
 		sc->module.start = sc->module.end = 0;
 		sc->module.file = 0;
+		sc->v8.config = p->v8;
+		sc->v8.nframes = 0;
 		/* Behind a `syscall` instruction pc may be past the function's last row. */
 		sc->exact = (s32)regs->orig_ax < 0;
 		sc->unknown_registers = sc->exact ? 0 : LT_SYSCALL_CLOBBERS;
@@ -326,9 +362,12 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		r->nuser = 1;
 	}
 
-	size = (r->nkernel + r->nuser + 3 * r->npy) * 8;
-	if (size > LT_DATA_WORDS * 8)
-		size = LT_DATA_WORDS * 8;
+	words = r->nkernel + r->nuser + 3 * r->npy;
+	if (words > LT_DATA_WORDS)
+		words = LT_DATA_WORDS;
+	size = words * 8;
+	if (p && p->v8.function_shared)
+		size += append_v8(sc, words);
 	size += __builtin_offsetof(struct lt_capture, data);
 	r->hdr.size = size;
 	if (size > sizeof(*r))

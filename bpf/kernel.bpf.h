@@ -22,7 +22,7 @@ typedef __u8 u8;
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct pt_regs {
-	long unsigned int bp, ax, dx, si, di, r10, orig_ax, ip, sp;
+	long unsigned int bp, ax, dx, si, di, r9, r10, r15, orig_ax, ip, sp;
 };
 
 struct sched_info {

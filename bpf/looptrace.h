@@ -22,6 +22,7 @@
 #define LT_MAX_KERNEL 48     /* kernel frames per capture */
 #define LT_MAX_USER 384	     /* native user frames per capture */
 #define LT_MAX_PY 192	     /* interpreter frames per capture */
+#define LT_MAX_V8 160	     /* JavaScript frames per capture */
 #define LT_MAX_MODULES 512   /* executable mappings per process */
 #define LT_PATH_LEN 192	     /* bytes of a file path, its end kept */
 #define LT_TASK_NAME_LEN 144 /* bytes of the object that names an asyncio Task, its header included */
@@ -348,11 +349,31 @@ struct lt_py_frame {
 	__u32 owner;	   /* f_owner byte: 3.11 is_entry; 3.12+ 3 = shim */
 };
 
+/* Where BPF finds what a V8 frame runs. Objects are named by tagged pointers: address + 1. */
+struct lt_v8_config {
+	__s32 function_shared; /* JSFunction: its SharedFunctionInfo; 0 = not V8 */
+	__s32 shared_scope;    /* SharedFunctionInfo: its ScopeInfo */
+};
+
+/* A native frame that a frame pointer led out of and whose slots are those of a JavaScript function. Only the
+ * SharedFunctionInfo's type is left to be checked. Resolved in user space, soon: the collector moves objects.
+ */
+struct lt_v8_frame {
+	__u32 user; /* index of its native frame */
+	__u32 pad;
+	__u64 shared; /* SharedFunctionInfo */
+	__u64 scope;  /* its ScopeInfo at capture: tells whether `shared` still is what it was */
+	__u64
+	    bytecodes; /* BytecodeArray if interpreted or baseline code; else anything; 0 = not stored yet */
+	__u64 offset;  /* interpreted: bytecode offset as a Smi; else anything */
+};
+
 /* Per-process data for captures; key: tgid. Written by user space. */
 struct lt_process {
 	__u32 module_base; /* first index in the modules array */
 	__u32 nmodules;
 	struct lt_py_config py;
+	struct lt_v8_config v8;
 };
 
 /* ------------------------------------------------------------------ ring records */
@@ -396,7 +417,7 @@ struct lt_stall {
 
 enum lt_capture_reason { LT_CAPTURE_SWITCH = 1, LT_CAPTURE_SAMPLE = 2 };
 
-/* Stacks of one moment. data: kernel frames, then user frames, then py frames of 3 words each. */
+/* Stacks of one moment. data: kernel frames, user frames, py frames of 3 words each, v8 frames of 5. */
 struct lt_capture {
 	struct lt_hdr hdr;
 	__u64 generation;
@@ -410,7 +431,10 @@ struct lt_capture {
 	__s32 py_status; /* 0 ok; else which read failed */
 	__u64 ip, sp, bp;
 	__u64 weight_ns; /* samples: time since the previous sample or the segment's start */
-	__u64 data[LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY];
+	__u64 r9, r15;	 /* V8's bytecode handlers: the present bytecode offset, the dispatch table */
+	__u32 nv8;
+	__u32 pad;
+	__u64 data[LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY + 5 * LT_MAX_V8];
 };
 
 /* What the Python frames of a capture ran for. Pointers of that moment: objects die and their memory is

@@ -119,6 +119,7 @@ Stall sample() {
   running.frames = {
       frame(FrameKind::inlined, "hash", "/usr/include/hash.h", 12, "libapp.so", FrameOrigin::library)};
   running.frames[0].guessed = true;
+  running.frames[0].at_definition = true;
   s.stacks = {blocked, running};
   TaskInfo& task = s.task.emplace();
   task.name = "Task-7";

@@ -39,6 +39,48 @@ TEST(Raw, ACaptureIsTakenApart) {
   EXPECT_EQ(c->python[1].firstlineno, 0x10au);
 }
 
+TEST(Raw, JavaScriptFramesComeLast) {
+  auto bytes = capture_bytes(1, 2, 1);
+  const lt_v8_frame frames[] = {{0, 0, 11, 12, 13, 14}, {1, 0, 21, 22, 23, 24}};
+  const auto* raw = reinterpret_cast<const std::byte*>(frames);
+  bytes.insert(bytes.end(), raw, raw + sizeof frames);
+  const auto size = static_cast<uint32_t>(bytes.size());
+  const uint32_t count = 2;
+  std::memcpy(bytes.data() + offsetof(lt_hdr, size), &size, sizeof size);
+  std::memcpy(bytes.data() + offsetof(lt_capture, nv8), &count, sizeof count);
+  auto c = decode_capture(bytes);
+  ASSERT_TRUE(c);
+  ASSERT_EQ(c->v8.size(), 2u);
+  EXPECT_EQ(c->v8[1].user, 1u);
+  EXPECT_EQ(c->v8[1].shared, 21u);
+  EXPECT_EQ(c->v8[1].offset, 24u);
+  EXPECT_EQ(c->python[0].code, 0x103u);
+
+  for (const uint32_t wrong : {uint32_t{3}, uint32_t{LT_MAX_V8 + 1}, UINT32_MAX, uint32_t{0x06666667}}) {
+    std::memcpy(bytes.data() + offsetof(lt_capture, nv8), &wrong, sizeof wrong);
+    EXPECT_FALSE(decode_capture(bytes)) << wrong;
+  }
+}
+
+TEST(Raw, InterpretedFramesAreToldApartByWhatTheyRun) {
+  auto a = *decode_capture(capture_bytes(1, 2, 0));
+  a.v8 = {{1, 0, 11, 12, 13, 14}};
+  const auto frame = [](int line) {
+    Frame f;
+    f.function = "f";
+    f.line = line;
+    return std::make_shared<const Frame>(f);
+  };
+  a.javascript = {frame(7)};
+  auto b = a;
+  b.javascript = {frame(7)};
+  EXPECT_TRUE(a.same_stack(b));
+  b.javascript = {frame(8)};
+  EXPECT_FALSE(a.same_stack(b));
+  b.javascript = {nullptr};
+  EXPECT_FALSE(a.same_stack(b));
+}
+
 TEST(Raw, CountsThatDoNotFitTheSizeAreRefused) {
   for (const size_t field :
        {offsetof(lt_capture, nkernel), offsetof(lt_capture, nuser), offsetof(lt_capture, npy)}) {

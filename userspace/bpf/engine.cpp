@@ -519,8 +519,7 @@ void Engine::Impl::give_range(Range range) {
   }
 }
 
-Result<void> Engine::set_process(uint32_t tgid, const std::vector<lt_module>& modules,
-                                 const lt_py_config& python) {
+Result<void> Engine::set_process(uint32_t tgid, const std::vector<lt_module>& modules, lt_process process) {
   auto& im = *impl_;
   const uint32_t count = static_cast<uint32_t>(std::min<size_t>(modules.size(), LT_MAX_MODULES));
   auto base = im.take_range(std::max<uint32_t>(count, 1));
@@ -531,10 +530,8 @@ Result<void> Engine::set_process(uint32_t tgid, const std::vector<lt_module>& mo
       return Error{"hand mappings to the BPF programs", errno};
     }
   }
-  lt_process process{};
   process.module_base = *base;
   process.nmodules = count;
-  process.py = python;
   if (bpf_map_update_elem(bpf_map__fd(im.skel->maps.processes), &tgid, &process, BPF_ANY)) {
     im.give_range({*base, std::max<uint32_t>(count, 1)});
     return Error{"hand a process to the BPF programs", errno};

@@ -97,7 +97,7 @@ class Engine {
   Result<uint32_t> add_rows(const std::vector<lt_row>& rows);
   void remove_rows(uint32_t file);
   /// Gives captures of a process its modules and interpreter. Replaces what was given before.
-  Result<void> set_process(uint32_t tgid, const std::vector<lt_module>& modules, const lt_py_config& python);
+  Result<void> set_process(uint32_t tgid, const std::vector<lt_module>& modules, lt_process process);
   /// The interpreter alone: more has become known of it. No effect for a process that was not given.
   void set_interpreter(uint32_t tgid, const lt_py_config& python);
   void clear_process(uint32_t tgid);

@@ -27,6 +27,7 @@ struct Frame {
   std::string build_id;  ///< native: hex, empty if the file has none
   FrameOrigin origin = FrameOrigin::application;
   bool guessed = false;  ///< found by a frame pointer or a scan where no unwind table covers the code
+  bool at_definition = false;  ///< `line` is where the function begins: which one it was at is not known
 };
 
 }  // namespace looptrace

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtimes/cpython/cpython.h"
 #include "runtimes/runtime.h"
+#include "runtimes/v8/v8.h"
 
 namespace looptrace {
 
 std::unique_ptr<Runtime> detect_runtime(pid_t pid, const ProcessModules& modules,
                                         std::optional<std::string>& warning) {
-  return detect_cpython(pid, modules, warning);
+  if (auto cpython = detect_cpython(pid, modules, warning); cpython || warning) return cpython;
+  return detect_v8(pid, modules, warning);
 }
 
 }  // namespace looptrace

@@ -14,6 +14,7 @@
 #include "record/frame.h"
 #include "record/task.h"
 #include "stacks/module.h"
+#include "stacks/user_unwinder.h"
 
 namespace looptrace {
 
@@ -23,8 +24,22 @@ struct LockHolder {
   std::vector<lt_py_frame> frames;  ///< where it was; empty if it would not hold still
 };
 
+using SharedFrame = std::shared_ptr<const Frame>;
+
+/// What a capture holds of frames that lie in the native stack's own.
+struct StackSlots {
+  std::span<const uint64_t> addresses;  ///< the native stack, leaf first
+  std::span<const lt_v8_frame> frames;
+  bool interrupted = false;  ///< the leaf's address is where it was interrupted, r9 and r15 are its own
+  uint64_t r9 = 0, r15 = 0;
+};
+
 /// One language runtime inside one process: how BPF walks its frames, and what the frames are called.
 /// Adding a runtime = one folder with an implementation, its walk in bpf/, a line in detect_runtime().
+///
+/// There are two kinds. Frames that hang from the thread's state (CPython) stand in the place of the native
+/// frames of an eval loop. Frames that lie in the native stack's own (V8) each stand in the place of one.
+/// What belongs to the other kind has a default that says "none".
 class Runtime {
  public:
   virtual ~Runtime() = default;
@@ -37,34 +52,34 @@ class Runtime {
 
   /// The thread's interpreter state (PyThreadState*), 0 if it has none (yet). It can change when the thread
   /// enters another interpreter: ask again now and then.
-  virtual uint64_t thread_state(pid_t tid) = 0;
+  virtual uint64_t thread_state(pid_t) { return 0; }
 
   /// A native frame whose function is the interpreter's eval loop: interpreter frames stand in its place.
   /// For a return address pass address - 1, as for symbols.
-  virtual bool is_eval(uint64_t address) const = 0;
+  virtual bool is_eval(uint64_t) const { return false; }
 
   /// The runtime's global lock (GIL) holds this futex word.
-  virtual bool is_global_lock(uint64_t futex_address) const = 0;
+  virtual bool is_global_lock(uint64_t) const { return false; }
 
   /// Who has the global lock that holds this futex word. Nothing if nobody has it, or hands changed
   /// meanwhile.
   virtual std::optional<LockHolder> global_lock_holder(uint64_t) { return std::nullopt; }
 
   /// Names one captured frame. Cached by (code, firstlineno).
-  virtual Frame resolve(const lt_py_frame& frame) = 0;
+  virtual Frame resolve(const lt_py_frame&) { return {}; }
 
   /// This captured frame is the last (outermost) that belongs to the same native eval frame.
-  virtual bool is_entry(const lt_py_frame& frame) const = 0;
+  virtual bool is_entry(const lt_py_frame&) const { return true; }
 
   /// This captured frame has no code of its own (3.12+ shims): dropped, but see is_entry.
-  virtual bool is_shim(const lt_py_frame& frame) const = 0;
+  virtual bool is_shim(const lt_py_frame&) const { return true; }
 
   /// The native function is the runtime's garbage collector. Needs module and offset too: stripped
   /// interpreters have no name for it.
   virtual bool is_gc(const Frame& native) const = 0;
 
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
-  virtual std::vector<lt_py_frame> walk(uint64_t thread_state) = 0;
+  virtual std::vector<lt_py_frame> walk(uint64_t) { return {}; }
 
   /// Looks among captured frames for those by which BPF can tell what the loop's scheduler runs. True if
   /// configure() has more to tell now.
@@ -80,6 +95,13 @@ class Runtime {
   virtual std::optional<TaskInfo> task(std::span<const lt_py_frame>, const lt_py_task*) {
     return std::nullopt;
   }
+
+  /// Names frames of the native stack, in their order; null where a frame turns out to be none of the
+  /// runtime's, or is no longer what it was. To be called when the capture arrives: objects move.
+  virtual std::vector<SharedFrame> name_frames(const StackSlots&) { return {}; }
+
+  /// The same reads as BPF's of one frame that no unwind table covers.
+  virtual std::optional<lt_v8_frame> read_slots(const UnwoundStack::Pointers&) const { return std::nullopt; }
 };
 
 /// What a process runs, or null where no runtime is recognised. `warning` is set where a runtime was

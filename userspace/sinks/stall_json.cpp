@@ -76,6 +76,7 @@ void write_frame_fields(JsonWriter& json, const Frame& frame) {
   json.field("build_id", frame.build_id);
   json.field("kind", frame_kind_name(frame.kind));
   if (frame.guessed) json.field("guessed", true);
+  if (frame.at_definition) json.field("at_definition", true);
 }
 
 void write_stack(JsonWriter& json, const Stack& stack, bool with_middle) {

@@ -173,6 +173,10 @@ UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, co
       stack.lacks_bp = true;
       return stack;
     }
+    if (row.kind == LT_ROW_GAP) {
+      stack.uncovered.push_back(
+          {static_cast<uint32_t>(stack.addresses.size() - 1), frame.at.bp, frame.at.sp});
+    }
     if (const auto status = leave(row, read, frame)) {
       stack.status = *status;
       return stack;

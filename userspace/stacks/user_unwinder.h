@@ -21,8 +21,14 @@ struct UnwindRegisters {
 
 struct UnwoundStack {
   std::vector<uint64_t> addresses;  ///< leaf first; the first is the ip, the rest return addresses
-  uint32_t status = 0;              ///< enum lt_unwind_status
-  bool lacks_bp = false;            ///< it ended where rbp would have been needed, and was not known
+  /// Of frames that no unwind table covers, as code of JIT compilers: their frame and stack pointers.
+  struct Pointers {
+    uint32_t frame;  ///< index into addresses
+    uint64_t bp, sp;
+  };
+  std::vector<Pointers> uncovered;
+  uint32_t status = 0;    ///< enum lt_unwind_status
+  bool lacks_bp = false;  ///< it ended where rbp would have been needed, and was not known
 };
 
 /// Reads 8 bytes of the thread's memory; false if it cannot.

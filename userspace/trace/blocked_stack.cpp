@@ -10,6 +10,8 @@ void BlockedStack::move_into(RawCapture& capture) && {
   capture.python = std::move(python);
   capture.task = task;
   capture.task_created_at = std::move(task_created_at);
+  capture.v8 = std::move(v8);
+  capture.javascript = std::move(javascript);
   capture.head.unwind_status = status;
 }
 
@@ -19,6 +21,13 @@ std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_
   BlockedStack stack;
   UnwoundStack walked = unwind(*process.modules, {slot.off_ip, slot.off_sp, slot.off_bp},
                                memory_reader(static_cast<pid_t>(process.tgid)), LT_MAX_USER);
+  if (process.runtime) {
+    for (const UnwoundStack::Pointers& pointers : walked.uncovered) {
+      const auto frame = process.runtime->read_slots(pointers);
+      if (frame && stack.v8.size() < LT_MAX_V8) stack.v8.push_back(*frame);
+    }
+    stack.javascript = process.runtime->name_frames({walked.addresses, stack.v8});
+  }
   stack.user = std::move(walked.addresses);
   stack.status = walked.status;
   if (process.runtime && slot.py_tstate) {

@@ -15,7 +15,9 @@ namespace looptrace {
 struct BlockedStack {
   std::vector<uint64_t> user;
   std::vector<lt_py_frame> python;
-  std::optional<lt_py_task> task;  ///< what they run for
+  std::vector<lt_v8_frame> v8;
+  std::vector<SharedFrame> javascript;  ///< what they are
+  std::optional<lt_py_task> task;       ///< what they run for
   std::optional<TaskInfo::Place> task_created_at;
   uint32_t status = LT_UNWIND_OFF;  ///< enum lt_unwind_status
 

@@ -79,7 +79,7 @@ void ProcessTable::load(TracedProcess& process) {
   }
   lt_process config{};
   if (process.runtime) process.runtime->configure(config);
-  if (auto r = engine_.set_process(process.tgid, table, config.py); !r) {
+  if (auto r = engine_.set_process(process.tgid, table, config); !r) {
     process.warnings.push_back("unwind_table: " + r.error().message());
   }
 }

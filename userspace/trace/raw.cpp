@@ -17,6 +17,17 @@ std::string comm_text(const char (&comm)[LT_COMM_LEN]) {
   return std::string(comm, strnlen(comm, LT_COMM_LEN));
 }
 
+// Addresses tell interpreted frames' functions apart as little as their lines.
+bool RawCapture::same_javascript(const RawCapture& other) const {
+  if (v8.size() != other.v8.size() || javascript.size() != other.javascript.size()) return false;
+  for (size_t i = 0; i < javascript.size(); ++i) {
+    const Frame *a = javascript[i].get(), *b = other.javascript[i].get();
+    if (v8[i].user != other.v8[i].user || !a != !b) return false;
+    if (a && a != b && (a->line != b->line || a->function != b->function || a->file != b->file)) return false;
+  }
+  return true;
+}
+
 const lt_hdr* record_header(std::span<const std::byte> bytes) {
   if (bytes.size() < sizeof(lt_hdr)) return nullptr;
   const auto* hdr = reinterpret_cast<const lt_hdr*>(bytes.data());
@@ -30,8 +41,10 @@ std::optional<RawCapture> decode_capture(std::span<const std::byte> bytes) {
   RawCapture c;
   std::memcpy(&c.head, bytes.data(), head);
   const lt_capture& h = c.head;
-  if (h.nkernel > LT_MAX_KERNEL || h.nuser > LT_MAX_USER || h.npy > LT_MAX_PY) return std::nullopt;
-  if ((h.nkernel + h.nuser + 3 * h.npy) * sizeof(uint64_t) > hdr->size - head) return std::nullopt;
+  if (h.nkernel > LT_MAX_KERNEL || h.nuser > LT_MAX_USER || h.npy > LT_MAX_PY || h.nv8 > LT_MAX_V8)
+    return std::nullopt;
+  const size_t words = h.nkernel + h.nuser + 3 * h.npy;
+  if (words * sizeof(uint64_t) + h.nv8 * sizeof(lt_v8_frame) > hdr->size - head) return std::nullopt;
   const std::byte* at = bytes.data() + head;
   const auto take = [&](std::vector<uint64_t>& into, size_t n) {
     if (n == 0) return;  // memcpy must not be handed an empty vector's null
@@ -47,6 +60,10 @@ std::optional<RawCapture> decode_capture(std::span<const std::byte> bytes) {
     std::memcpy(word, at, sizeof word);
     at += sizeof word;
     f = {word[0], word[1], static_cast<uint32_t>(word[2]), static_cast<uint32_t>(word[2] >> 32)};
+  }
+  if (h.nv8) {
+    c.v8.resize(h.nv8);
+    std::memcpy(c.v8.data(), at, h.nv8 * sizeof(lt_v8_frame));
   }
   return c;
 }

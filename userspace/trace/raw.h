@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "looptrace.h"
+#include "record/frame.h"
 #include "record/task.h"
 
 namespace looptrace {
@@ -16,7 +18,8 @@ namespace looptrace {
 // The kernel side is a C object built by another compiler; these lines are the whole proof that the two
 // agree. A change here is a change of the contract.
 static_assert(sizeof(lt_hdr) == 32);
-static_assert(offsetof(lt_capture, data) == 120);
+static_assert(offsetof(lt_capture, data) == 144);
+static_assert(sizeof(lt_v8_frame) == 40);
 static_assert(sizeof(lt_target) == 96);
 static_assert(sizeof(lt_slot) % 8 == 0 && sizeof(lt_stats) % 8 == 0);
 static_assert(sizeof(lt_row) == 8 && sizeof(lt_module) == 32);
@@ -28,14 +31,18 @@ struct RawCapture {
   std::vector<lt_py_frame> python;
   std::optional<lt_py_task> task;  ///< what they ran for, where BPF knew to look
   std::optional<TaskInfo::Place> task_created_at;
+  std::vector<lt_v8_frame> v8;
+  /// What the v8 frames are, one for each, once they were looked at; null: none of JavaScript after all.
+  std::vector<std::shared_ptr<const Frame>> javascript;
 
   /// The same place: equal stacks, wherever the leaf is within its function's call.
   bool same_stack(const RawCapture& other) const {
-    return user == other.user && kernel == other.kernel && same_python(other);
+    return user == other.user && kernel == other.kernel && same_python(other) && same_javascript(other);
   }
 
  private:
   bool same_python(const RawCapture& other) const;
+  bool same_javascript(const RawCapture& other) const;
 };
 
 /// A thread's name, which fills its array without a terminator at its longest.

@@ -81,6 +81,15 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       if (runtime->is_entry(frame)) return;
     }
   };
+  size_t next_javascript = 0;
+  const auto javascript_at = [&](size_t user) -> const Frame* {
+    while (next_javascript < capture.javascript.size() && capture.v8[next_javascript].user < user) {
+      ++next_javascript;
+    }
+    const bool found =
+        next_javascript < capture.javascript.size() && capture.v8[next_javascript].user == user;
+    return found ? capture.javascript[next_javascript].get() : nullptr;
+  };
   const bool in_syscall = capture.head.nr >= 0;
   for (size_t i = 0; i < capture.user.size(); ++i) {
     const uint64_t address = capture.user[i];
@@ -88,6 +97,10 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     const bool returns = i > 0 || in_syscall;
     if (runtime && runtime->is_eval(returns ? address - 1 : address) && next_python < capture.python.size()) {
       take_python();
+      continue;
+    }
+    if (const Frame* frame = javascript_at(i)) {
+      stack.frames.push_back(*frame);
       continue;
     }
     if (!process.modules) {

@@ -91,6 +91,16 @@ bool looks_like_loop(const lt_slot& s) {
   return s.loop.seen && s.phase == LT_PHASE_IDLE && !lt_client_like(&s.loop.call);
 }
 
+// While the objects that the frames point to are where they were.
+void name_javascript(RawCapture& c, const TracedProcess* process) {
+  if (!process || !process->runtime) {
+    c.v8.clear();
+    return;
+  }
+  const bool interrupted = c.head.reason == LT_CAPTURE_SAMPLE && c.head.nr < 0;
+  c.javascript = process->runtime->name_frames({c.user, c.v8, interrupted, c.head.r9, c.head.r15});
+}
+
 }  // namespace
 
 Tracer::Tracer(TraceConfig config, Sink& sink)
@@ -506,11 +516,13 @@ void Tracer::capture(std::span<const std::byte> bytes) {
   if (c->head.unwind_status == LT_UNWIND_OFF && c->head.reason == LT_CAPTURE_SWITCH) {
     const TracedProcess* process = processes_->find(loop->tgid);
     const auto now = snapshot(slot);
-    if (process && now && now->off_capture == c->head.id) {
+    if (process && now && now->off_capture == c->head.id && now->phase == LT_PHASE_BUSY &&
+        now->it.seq == c->head.seq) {  // back in its poll it sleeps too, and keeps that capture's id
       if (auto stack = walk_blocked(*process, *now, slot)) std::move(*stack).move_into(*c);
     }
   }
   see_task(*c, *loop);
+  if (!c->v8.empty() && c->javascript.empty()) name_javascript(*c, processes_->find(loop->tgid));
   const bool in_futex = c->head.reason == LT_CAPTURE_SWITCH && c->head.nr == LT_NR_futex;
   const uint64_t id = c->head.id;
   assembler_->add_capture(*loop, std::move(*c), slot);
@@ -652,7 +664,8 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
   const uint32_t status = c.head.unwind_status;
-  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && !(process.runtime && c.python.empty()))
+  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT &&
+      !(process.runtime && c.python.empty() && c.v8.empty()))
     return;
   if (process.runtime && !s.py_tstate) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));

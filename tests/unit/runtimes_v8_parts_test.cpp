@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of the V8 runtime that need no process: tables as bytes, names as text, and hostile ones of each.
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtimes/v8/bytecodes.h"
+#include "runtimes/v8/line_ends.h"
+#include "runtimes/v8/script_name.h"
+#include "runtimes/v8/source_map.h"
+#include "runtimes/v8/source_map_file.h"
+#include "runtimes/v8/source_positions.h"
+
+namespace looptrace::v8 {
+namespace {
+
+// One number as V8 writes it: zigzag, 7 bits a byte, the lowest first.
+void put(std::vector<uint8_t>& table, int64_t value) {
+  auto rest = static_cast<uint64_t>(value) << 1 ^ static_cast<uint64_t>(value >> 63);
+  do {
+    table.push_back(static_cast<uint8_t>((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0)));
+    rest >>= 7;
+  } while (rest);
+}
+
+struct Entry {
+  int code, position;
+  bool statement;
+};
+
+std::vector<uint8_t> position_table(const std::vector<Entry>& entries) {
+  std::vector<uint8_t> table;
+  int code = -1;
+  int64_t position = 0;
+  for (const Entry& e : entries) {
+    const int step = e.code - code;
+    const int64_t raw = (int64_t{e.position} + 1) << 1;
+    put(table, e.statement ? step : -step - 1);
+    put(table, raw - position);
+    code = e.code;
+    position = raw;
+  }
+  return table;
+}
+
+TEST(V8SourcePositions, TheLastEntryUpToTheOffsetCounts) {
+  const auto table = position_table({{0, 100, true}, {3, 90, false}, {3, 95, true}, {700, 40000, false}});
+  EXPECT_EQ(find_position(table, 0), 100);
+  EXPECT_EQ(find_position(table, 2), 100);
+  EXPECT_EQ(find_position(table, 3), 95);
+  EXPECT_EQ(find_position(table, 699), 95);
+  EXPECT_EQ(find_position(table, 700), 40000);
+  EXPECT_EQ(find_position(position_table({{5, 7, true}}), 4), std::nullopt);
+  EXPECT_EQ(find_position({}, 4), std::nullopt);
+}
+
+TEST(V8SourcePositions, BrokenTablesHaveNoPosition) {
+  auto table = position_table({{0, 100, true}, {300, 200, true}});
+  for (size_t size = 1; size < table.size(); ++size) {
+    const auto found = find_position(std::span(table).first(size), 1000);
+    EXPECT_TRUE(!found || *found == 100) << size;
+  }
+  EXPECT_EQ(find_position(std::vector<uint8_t>(64, 0xff), 1), std::nullopt);
+  std::mt19937 random(7);
+  for (int i = 0; i < 20000; ++i) {
+    std::vector<uint8_t> bytes(random() % 40);
+    for (auto& b : bytes) b = static_cast<uint8_t>(random());
+    if (const auto found = find_position(bytes, static_cast<int>(random() % 1000))) {
+      EXPECT_GE(*found, 0);
+    }
+  }
+}
+
+template <typename Character>
+std::vector<uint32_t> ends_of(const std::basic_string<Character>& text, size_t piece) {
+  using Unit = std::conditional_t<sizeof(Character) == 1, uint8_t, char16_t>;
+  const auto* units = reinterpret_cast<const Unit*>(text.data());
+  std::vector<uint32_t> ends;
+  bool pending = false;
+  for (size_t at = 0; at < text.size(); at += piece) {
+    scan_line_ends(std::span<const Unit>(units + at, std::min(piece, text.size() - at)),
+                   static_cast<uint32_t>(at), pending, ends);
+  }
+  return ends;
+}
+
+TEST(V8LineEnds, AllKindsOfEndsAreFoundInPiecesOfAnySize) {
+  const std::string text = "a\nbc\r\nd\re\n\nf";
+  for (size_t piece = 1; piece <= text.size(); ++piece) {
+    EXPECT_EQ(ends_of(text, piece), (std::vector<uint32_t>{1, 5, 7, 9, 10})) << piece;
+  }
+  EXPECT_EQ(ends_of(std::u16string(u"a\u2028b\u2029c\nd"), 3), (std::vector<uint32_t>{1, 3, 5}));
+  EXPECT_EQ(ends_of(std::string("a\xe2\x80\xa8"), 3), std::vector<uint32_t>()) << "Latin-1, not UTF-8";
+}
+
+TEST(V8LineEnds, APositionHasALineAndAColumn) {
+  const LineEnds ends({1, 4, 10});
+  EXPECT_EQ(ends.find(0)->line, 0);
+  EXPECT_EQ(ends.find(1)->line, 0) << "the end itself belongs to its line";
+  EXPECT_EQ(ends.find(2)->line, 1);
+  EXPECT_EQ(ends.find(3)->column, 1);
+  EXPECT_EQ(ends.find(10)->line, 2);
+  EXPECT_EQ(ends.find(10)->column, 5);
+  EXPECT_FALSE(ends.find(11));
+  EXPECT_FALSE(ends.find(-1));
+  EXPECT_FALSE(LineEnds().find(0));
+}
+
+TEST(V8Bytecodes, PrefixesMakeOperandsWider) {
+  // Four prefixes, then a bytecode without operand and one with one.
+  const std::vector<uint8_t> table = {1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 5};
+  const BytecodeSizes sizes(table);
+  ASSERT_TRUE(sizes.known());
+  const std::vector<uint8_t> code = {4, 5, 9, 0, 5, 9, 9, 1, 5, 9, 9, 9, 9, 4};
+  std::vector<int> offsets;
+  const auto note = [&](int offset, uint8_t) {
+    offsets.push_back(offset);
+    return true;
+  };
+  sizes.walk(code, note);
+  EXPECT_EQ(offsets, (std::vector<int>{0, 1, 3, 7, 13}));
+  offsets.clear();
+  sizes.walk(std::vector<uint8_t>{4, 200, 4}, note);
+  EXPECT_EQ(offsets, std::vector<int>{0}) << "no such bytecode";
+  sizes.walk(std::vector<uint8_t>{0}, note);
+  EXPECT_EQ(offsets.size(), 1u) << "a prefix of nothing";
+  EXPECT_FALSE(BytecodeSizes(std::vector<uint8_t>{1, 2}).known());
+}
+
+TEST(V8ScriptName, OriginsAndModules) {
+  const auto is = [](std::string_view name, std::string_view file, std::string_view module,
+                     FrameOrigin origin) {
+    const ScriptName script = classify_script(name);
+    EXPECT_EQ(script.file, file);
+    EXPECT_EQ(script.module, module) << name;
+    EXPECT_EQ(script.origin, origin) << name;
+  };
+  is("node:internal/timers", "node:internal/timers", "node:internal/timers", FrameOrigin::runtime);
+  is("/srv/app/server.js", "/srv/app/server.js", "server", FrameOrigin::application);
+  is("file:///srv/a%20b/x.mjs", "/srv/a b/x.mjs", "x", FrameOrigin::application);
+  is("file:///srv/100%/%zz%00.js", "/srv/100%/%zz%00.js", "%zz%00", FrameOrigin::application);
+  is("/a/node_modules/express/lib/router/index.js", "/a/node_modules/express/lib/router/index.js", "express",
+     FrameOrigin::library);
+  is("/a/node_modules/x/node_modules/@scope/y/z.js", "/a/node_modules/x/node_modules/@scope/y/z.js",
+     "@scope/y", FrameOrigin::library);
+  is("[eval]", "[eval]", "[eval]", FrameOrigin::application);
+  is("", "", "", FrameOrigin::application);
+}
+
+TEST(V8SourceMap, NumbersAreTakenFromTheFront) {
+  const auto number = [](std::string_view text) { return take_vlq(text); };
+  EXPECT_EQ(number("A"), 0);
+  EXPECT_EQ(number("C"), 1);
+  EXPECT_EQ(number("D"), -1);
+  EXPECT_EQ(number("gB"), 16);
+  EXPECT_EQ(number("gggggB"), 1 << 24);
+  EXPECT_EQ(number(""), std::nullopt);
+  EXPECT_EQ(number("g"), std::nullopt) << "cut off";
+  EXPECT_EQ(number("gggggggggB"), std::nullopt) << "too large";
+  EXPECT_EQ(number(";"), std::nullopt);
+}
+
+TEST(V8SourceMap, PositionsAreMapped) {
+  // Line 0: column 0 of source 0 line 0, from column 4 on source 1 line 7, from column 8 on none; line 2:
+  // line 8.
+  const auto map = SourceMap::parse(
+      R"({"version":3,"file":"x","sourceRoot":"src","sources":["a.ts","b.ts"],"x":{"mappings":"no"},)"
+      R"("mappings":"AAAA,ICOA,I;;AACA"})");
+  ASSERT_TRUE(map);
+  const auto at = [&](int line, int column) {
+    const auto found = map->find(line, column);
+    return found ? std::string(found->source) + ":" + std::to_string(found->line) : "none";
+  };
+  EXPECT_EQ(at(0, 0), "src/a.ts:0");
+  EXPECT_EQ(at(0, 3), "src/a.ts:0");
+  EXPECT_EQ(at(0, 4), "src/b.ts:7");
+  EXPECT_EQ(at(0, 8), "none");
+  EXPECT_EQ(at(1, 0), "none");
+  EXPECT_EQ(at(2, 100), "src/b.ts:8");
+  EXPECT_EQ(at(3, 0), "none");
+  EXPECT_EQ(at(-1, 0), "none");
+}
+
+TEST(V8SourceMap, WhatIsNoMapIsRefused) {
+  for (const char* text : {"", "{", "[]x", "{\"mappings\":\"AAAA", R"({"mappings":"!"})",
+                           R"({"mappings":"AA"})", R"({"mappings":"AAAAAA"})", R"({"mappings":"DAAA"})"}) {
+    EXPECT_FALSE(SourceMap::parse(text)) << text;
+  }
+  const auto without_sources = SourceMap::parse(R"({"mappings":"AAAA"})");
+  ASSERT_TRUE(without_sources);
+  EXPECT_FALSE(without_sources->find(0, 0));
+  EXPECT_TRUE(SourceMap::parse(")]}'\n{\"mappings\":\"\"}"));
+  EXPECT_FALSE(SourceMap::parse(std::string(1 << 20, '['))) << "deep nesting neither ends nor overflows";
+  std::mt19937 random(3);
+  const std::string good = R"({"version":3,"sources":["a.ts"],"mappings":"AAAA,ICOA;AACA,gBAAgB"})";
+  for (int i = 0; i < 5000; ++i) {
+    std::string broken = good;
+    for (int n = 0; n < 3; ++n) broken[random() % broken.size()] = static_cast<char>(random());
+    if (const auto map = SourceMap::parse(broken)) (void)map->find(0, 5);
+  }
+}
+
+TEST(V8SourceMap, WhereTheMapIs) {
+  EXPECT_EQ(mapping_url("x\n//# sourceMappingURL=app.js.map\n"), "app.js.map");
+  EXPECT_EQ(mapping_url("//# sourceMappingURL=a\n//@ sourceMappingURL=b"), "b") << "the last one counts";
+  EXPECT_EQ(mapping_url("s = 'sourceMappingURL=no'"), "");
+  EXPECT_EQ(mapping_url("//# sourceMappingURL=yes\nf('sourceMappingURL=no')"), "yes");
+  EXPECT_EQ(mapping_url("sourceMappingURL="), "");
+  EXPECT_EQ(source_path("/srv/dist/", "../src/a.ts"), "/srv/src/a.ts");
+  EXPECT_EQ(source_path("/srv/dist/", "/abs/a.ts"), "/abs/a.ts");
+  EXPECT_EQ(source_path("/srv/dist/", "webpack://app/./a.ts"), "webpack://app/./a.ts");
+  EXPECT_EQ(source_path("/srv/dist/", "file:///abs/a%20b.ts"), "/abs/a b.ts");
+  EXPECT_EQ(decode_base64("aGVsbG8="), "hello");
+  EXPECT_EQ(decode_base64("aGVs\nbG8="), "hel");
+}
+
+}  // namespace
+}  // namespace looptrace::v8
