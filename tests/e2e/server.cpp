@@ -53,11 +53,7 @@ bool right_culprit(const json& truth, const json& stall) {
     return (function == wanted || function.ends_with("." + wanted)) && culprit["line"] == truth["line"] &&
            base_name(culprit.value("file", "")) == truth["file"];
   }
-  if (truth.contains("line")) {
-    const bool javascript = truth["file"].get<std::string>().ends_with(".js");
-    return javascript && stall["process"].value("runtime", "").empty() && !function.empty() &&
-           !culprit.value("module", "").starts_with("libc");
-  }
+  if (truth.contains("line")) return false;
   // "evalCommand" may be a tail call of a generic one.
   const std::string stem = wanted.ends_with("Command") ? wanted.substr(0, wanted.size() - 7) : wanted;
   if (culprit.value("module", "").starts_with("nginx")) return has_frame(stall, stem);

@@ -164,6 +164,9 @@ TEST(Situations, ListNamesTheLoopsAndNotThePools) {
       if (python) {
         EXPECT_TRUE(l["process"].value("runtime", "").starts_with("cpython 3.")) << l.dump();
       }
+      if (server->name() == "node_server") {
+        EXPECT_TRUE(l["process"].value("runtime", "").starts_with("node ")) << l.dump();
+      }
     }
     EXPECT_TRUE(threads.contains(server->pid())) << server->name();
     // Node has a second uv loop of its own for delayed tasks; the rest of its eleven threads wait in pools.

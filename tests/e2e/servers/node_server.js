@@ -10,25 +10,25 @@ const [port, fifo, stallMs] = process.argv.slice(2);
 const truths = [];
 
 // hrtime is CLOCK_MONOTONIC. The line is that of the call of stall().
-function stall(kind, fn, body) {
+function stall(kind, body) {
   const [, file, line] = /([^/]+):(\d+):\d+\)?$/.exec(new Error().stack.split('\n')[2]);
   const start = process.hrtime.bigint();
   body();
   const end = process.hrtime.bigint();
-  truths.push(`{"start_ns":${start},"end_ns":${end},"kind":"${kind}","function":"${fn}","file":"${file}",` +
+  truths.push(`{"start_ns":${start},"end_ns":${end},"kind":"${kind}","function":"${body.name}","file":"${file}",` +
               `"line":${line},"pid":${process.pid}}\n`);
 }
 
-function readSettings() {
-  stall('pipe', 'readSettings', () => fs.readFileSync(fifo));
+function settings() {
+  stall('pipe', function readSettings() { fs.readFileSync(fifo); });
 }
 
-function hashPassword() {
-  stall('cpu', 'hashPassword', () => crypto.pbkdf2Sync('correct horse', 'battery staple', iterations, 32, 'sha256'));
+function login() {
+  stall('cpu', function hashPassword() { crypto.pbkdf2Sync('correct horse', 'staple', iterations, 32, 'sha256'); });
 }
 
-function convertImage() {
-  stall('child', 'convertImage', () => childProcess.execSync(`sleep ${stallMs / 1000}`));
+function upload() {
+  stall('child', function convertImage() { childProcess.execSync(`sleep ${stallMs / 1000}`); });
 }
 
 function iterationsThatTake(ms) {
@@ -42,7 +42,7 @@ function iterationsThatTake(ms) {
 }
 
 const iterations = iterationsThatTake(Number(stallMs));
-const routes = {'/file': readSettings, '/hash': hashPassword, '/child': convertImage};
+const routes = {'/file': settings, '/hash': login, '/child': upload};
 
 http.createServer((request, response) => {
   if (routes[request.url]) routes[request.url]();
