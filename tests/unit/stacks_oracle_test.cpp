@@ -535,7 +535,7 @@ TEST(OracleTest, GoByItsRuntimesTables) {
     std::printf("go %s: %zu stacks, %zu reached the start, %zu in leafWork() with all callers, %zu without\n",
                 name, stacks, whole, worked, wrong);
     EXPECT_GE(static_cast<double>(whole), 0.995 * static_cast<double>(stacks));
-    EXPECT_GE(worked, stacks / 2);
+    EXPECT_GE(worked, stacks / 10);  // the thread also helps the garbage collector, and sleeps
     EXPECT_LE(static_cast<double>(wrong), 0.005 * static_cast<double>(stacks));
   }
 }
