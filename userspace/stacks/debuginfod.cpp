@@ -48,7 +48,9 @@ Result<std::shared_ptr<Debuginfod>> Debuginfod::open() {
   setenv("DEBUGINFOD_TIMEOUT", kWithoutData, 0);
   setenv("DEBUGINFOD_MAXTIME", kWhole, 0);
   auto library = std::make_unique<Library>();
-  library->handle = dlopen("libdebuginfod.so.1", RTLD_NOW | RTLD_LOCAL);
+  // Never unloaded: libcurl and the TLS library below it keep state of their own, which would be lost with
+  // them.
+  library->handle = dlopen("libdebuginfod.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!library->handle || !library->load(library->begin, "debuginfod_begin") ||
       !library->load(library->end, "debuginfod_end") ||
       !library->load(library->find_debuginfo, "debuginfod_find_debuginfo")) {
