@@ -76,6 +76,10 @@ TEST(DebugOffsets, Reads313) {
   EXPECT_EQ(o->frame.size, 71);
   EXPECT_EQ(o->code.name, 128);
   EXPECT_EQ(o->code.bytecode, 200);
+  EXPECT_EQ(o->code.flags, 48);
+  EXPECT_EQ(o->frame.locals, 72);
+  EXPECT_EQ(o->task.coro, 120);
+  EXPECT_EQ(o->task.name, 128);
   EXPECT_EQ(o->bytes.data, 32);
   EXPECT_EQ(o->unicode.ascii_data, 40);
   EXPECT_EQ(o->unicode.compact_data, 56);
@@ -97,6 +101,35 @@ TEST(DebugOffsets, RefusesWhatItDoesNotKnow) {
   words.resize(40);
   EXPECT_FALSE(decode(words)) << "cut short";
   EXPECT_FALSE(decode({}));
+}
+
+TEST(DebugOffsets, AFreeThreadedBuildHasNoTaskNames) {
+  auto words = words_3_13();
+  words[2] = 1;
+  const auto o = decode(words);
+  ASSERT_TRUE(o) << o.error().what;
+  EXPECT_TRUE(o->free_threaded);
+  EXPECT_EQ(o->gil_size, 216) << "`enabled` comes before it";
+  EXPECT_EQ(o->task.coro, -1);
+  EXPECT_EQ(o->task.name, -1);
+}
+
+// What is read into a buffer must lie in it, whatever the process says of itself.
+TEST(DebugOffsets, OffsetsStayInsideTheBuffers) {
+  std::mt19937_64 random(42);
+  int sound = 0;
+  for (int i = 0; i < 200000; ++i) {
+    auto words = words_3_13();
+    for (int n = 0; n < 2; ++n) words[3 + random() % (words.size() - 3)] = random() % 4096;
+    const auto o = decode(words);
+    if (!o) continue;
+    ++sound;
+    ASSERT_LE(o->code.flags + 4, o->code.size);
+    ASSERT_LE(o->code.size, 512);
+    ASSERT_LE(o->bytes.size + 8, 72);
+    ASSERT_LE(o->frame.size, 256);
+  }
+  EXPECT_GT(sound, 100);
 }
 
 TEST(DebugOffsets, AnyWordsAreAccepted) {

@@ -165,7 +165,8 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.unicode.ascii_data = static_cast<int>(std::min<uint64_t>(words.at(order->unicode + 3), 256));
   o.unicode.compact_data = o.unicode.ascii_data + 16;  // + utf8_length, utf8
 
-  const bool small = o.frame.size <= 256 && o.code.size <= 512 && o.ob_type <= 64 && o.bytes.data <= 64 &&
+  const bool small = o.frame.size <= 256 && o.code.size <= 512 && o.code.flags + 4 <= o.code.size &&
+                     o.ob_type <= 64 && o.bytes.size <= 64 && o.bytes.data <= 64 &&
                      o.unicode.ascii_data >= 40 && o.unicode.ascii_data <= 64;
   if (!words.sound() || !small) {
     return Error{"its debug offsets contradict each other", 0, Fault::unsupported};
