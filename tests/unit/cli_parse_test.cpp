@@ -144,7 +144,8 @@ TEST(Parse, EveryTraceOption) {
                                 "64",
                                 "--ring-bytes",
                                 "8M",
-                                "--no-source-lines", "--debuginfod"});
+                                "--no-source-lines",
+                                "--debuginfod"});
   EXPECT_EQ(o.threshold_ns, 20'000'000u);
   EXPECT_EQ(*o.duration_ns, 30'000'000'000u);
   EXPECT_EQ(*o.max_events, 5u);

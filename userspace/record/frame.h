@@ -26,7 +26,7 @@ struct Frame {
   uint64_t offset = 0;   ///< native: address within the module (file's own virtual address)
   std::string build_id;  ///< native: hex, empty if the file has none
   FrameOrigin origin = FrameOrigin::application;
-  bool guessed = false;  ///< found by a frame pointer or a scan where no unwind table covers the code
+  bool guessed = false;        ///< found by a frame pointer or a scan where no unwind table covers the code
   bool at_definition = false;  ///< `line` is where the function begins: which one it was at is not known
 };
 
