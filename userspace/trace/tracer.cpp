@@ -33,7 +33,7 @@ namespace looptrace {
 namespace {
 
 // Records that ask for no wake-up are read this late at most, if the watcher has no reason to ask sooner.
-constexpr int kIdleDrainMs = 200;
+constexpr int kIdleDrainMs = 500;
 constexpr int kObserveMs = 25;
 // What waits for the worker at most. A slow reader of our output fills it; then records are dropped, counted.
 constexpr size_t kQueueBytes = 24u << 20;

@@ -70,22 +70,29 @@ void Watcher::discover() {
 void Watcher::run(std::stop_token stop) {
   // A probe that comes late leaves a stall unconfirmed; all this thread does takes microseconds.
   setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), -15);
-  const auto tick = nanoseconds(std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
+  uint64_t wait_ns = idle_tick_ns();
   while (!stop.stop_requested()) {
     {
       std::unique_lock lock(mutex_);
-      poked_.wait_for(lock, stop, tick, [&] { return poke_; });
+      poked_.wait_for(lock, stop, nanoseconds(wait_ns), [&] { return poke_; });
       poke_ = false;
       if (std::exchange(discover_, false)) discover_until_ns_ = monotonic_ns() + kDiscoverNs;
     }
     if (stop.stop_requested()) break;
-    look(monotonic_ns());
+    wait_ns = look(monotonic_ns());
   }
   engine_.stop_probe();
   (void)engine_.watch_wakers(false);
 }
 
-void Watcher::look(uint64_t now) {
+// An iteration that begins right after a look is seen before it is a stall: where it blocks, in time to see
+// who ends the wait; where it runs, the timer tick tells of it anyway.
+uint64_t Watcher::idle_tick_ns() const {
+  return std::clamp<uint64_t>(threshold_ns_ / 10 * 9, 2'000'000, 100'000'000);
+}
+
+uint64_t Watcher::look(uint64_t now) {
+  uint64_t next = now + idle_tick_ns();
   bool probe = now < discover_until_ns_;
   bool wakers = false;
   bool suspect = false;
@@ -95,6 +102,7 @@ void Watcher::look(uint64_t now) {
   for (uint32_t i = 0; i < pulses.size(); ++i) {
     const uint64_t start = pulses[i];
     if (!start) continue;
+    next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
     const uint64_t age = now > start ? now - start : 0;
     LoopWatch& loop = loops_[i];
     if (start != loop.start_ns) {
@@ -113,6 +121,7 @@ void Watcher::look(uint64_t now) {
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
     if (age >= mark && age - mark < kReportWindowNs) open_due_(i, start);
+    if (age < threshold_ns_) next = std::min(next, std::max(start + threshold_ns_, now + 1'000'000));
   }
   if (suspect || std::exchange(was_suspect_, suspect)) {
     was_suspect_ = suspect;
@@ -123,12 +132,15 @@ void Watcher::look(uint64_t now) {
   } else if (!probe && engine_.probing()) {
     engine_.stop_probe();
   }
+  // The probe taxes the whole host: gone as soon as nothing needs it.
+  if (engine_.probing()) next = std::min(next, now + 20'000'000);
   if (wakers) {
     wakers_until_ns_ = now + kWakersHoldNs;
     (void)engine_.watch_wakers(true);
   } else if (now > wakers_until_ns_) {
     (void)engine_.watch_wakers(false);
   }
+  return next - now;
 }
 
 }  // namespace looptrace

@@ -45,7 +45,8 @@ class Watcher {
   };
 
   void run(std::stop_token stop);
-  void look(uint64_t now);
+  uint64_t look(uint64_t now);  ///< returns for how long there is nothing to look at, ns
+  uint64_t idle_tick_ns() const;
 
   Engine& engine_;
   const uint64_t threshold_ns_;
