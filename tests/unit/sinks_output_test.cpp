@@ -66,6 +66,7 @@ Stall sample() {
   s.thread_id = 101;
   s.thread_name = "server";
   s.container = {"3f4e9c0a", "shop", "web-1", "app"};
+  s.service = "web";
   s.loop.kind = "epoll";
   s.loop.fd = 4;
   s.cause = Cause::network;
@@ -132,6 +133,32 @@ Stall sample() {
   s.dispatched = 1;
   s.fingerprint = fingerprint(s, choose_culprit(s));
   return s;
+}
+
+WindowRecord sample_window() {
+  WindowRecord w;
+  w.time_ns = sample().time_ns;
+  w.number = 29'923'740;
+  w.start_ns = 1'795'424'340'000'000'000;
+  w.end_ns = w.start_ns + 60'000'000'000;
+  w.active = true;
+  w.probability = 0.05;
+  w.attached_ns = 60'000'000'000;
+  w.threshold_ns = 50'000'000;
+  w.stalls = {4000, 400'000'000'000, 200};
+  w.dropped = {{"sampled", 3800}, {"stall_ring_full", 2}};
+  w.cut = 1;
+  w.strata = {{"web", Cause::network, {3990, 399'000'000'000, 190}},
+              {"", Cause::cpu, {10, 1'000'000'000, 10}}};
+  w.strata_dropped = 3;
+  w.capped = {{"487dec0fc78afe78", {3900, 390'000'000'000, 100}}};
+  w.own_cpu_ns = 120'000'000;
+  w.bpf_run_ns = 3'000'000;
+  w.bpf_estimated = true;
+  w.resident_bytes = 30u << 20;
+  w.budget = {"fewer_stacks", 2, "cpu", 0.005, 0.0062, 128u << 20};
+  w.threads = 12;
+  return w;
 }
 
 LoopRecord sample_loop() {
@@ -236,6 +263,16 @@ void write_all(Sink& sink) {
   unhooked.hooked_ns = 0;
   unhooked.iteration.reset();
   ASSERT_TRUE(sink.loop(unhooked));
+  ASSERT_TRUE(sink.window(sample_window()));
+  WindowRecord empty;
+  empty.time_ns = empty.start_ns = empty.end_ns = sample().time_ns;
+  empty.threshold_ns = 50'000'000;
+  ASSERT_TRUE(sink.window(empty));
+  Stall sampled = sample();
+  sampled.ended_by = "window";
+  sampled.sample_weight = 21.5;
+  sampled.sample = SampleInfo{29'923'740, 0.05};
+  ASSERT_TRUE(sink.stall(sampled));
   ASSERT_TRUE(sink.warning({sample().time_ns, "ring_full", "the ring was full: 7 records lost"}));
   ASSERT_TRUE(sink.summary(sample_summary()));
 }
@@ -590,6 +627,11 @@ TEST(Truncation, TheOtherRecordsFitToo) {
   SummaryRecord summary = sample_summary();
   for (int i = 0; i < 100; ++i) summary.dropped["reason_" + std::to_string(i)] = UINT64_MAX;
   ASSERT_TRUE(sink.summary(summary));
+  WindowRecord window = sample_window();
+  window.strata.assign(100, {longest, Cause::page_fault, {UINT64_MAX, UINT64_MAX, UINT64_MAX}});
+  window.capped.assign(100, {longest, {UINT64_MAX, UINT64_MAX, UINT64_MAX}});
+  window.dropped = summary.dropped;
+  ASSERT_TRUE(sink.window(window));
   LoopListing listing = sample_listing();
   listing.process = loop.process;
   listing.thread_name = longest;
@@ -630,7 +672,7 @@ TEST(Redacting, NothingOfThePathsArgumentsAndAddressesIsLeft) {
 }
 
 TEST(Schema, EveryRecordHasOne) {
-  for (const char* name : {"start", "stall", "loop", "warning", "summary", "loop_info", "check"}) {
+  for (const char* name : {"start", "stall", "loop", "warning", "summary", "window", "loop_info", "check"}) {
     const char* text = schema_text(name);
     ASSERT_TRUE(text) << name;
     const Json json = Json::parse(text);

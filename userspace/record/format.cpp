@@ -86,6 +86,7 @@ std::string what_happened(const Stall& stall) {
 std::string how_it_ended(const Stall& stall) {
   if (stall.ended_by == "exit") return " until it exited";
   if (stall.ended_by == "exec") return " until it called exec";
+  if (stall.ended_by == "window") return " and goes on";
   if (stall.ended_by == "kill") return " until it was killed";
   return {};
 }

@@ -52,6 +52,7 @@ struct LoopRecord {
   uint32_t thread_id = 0;
   std::string thread_name;
   ContainerInfo container;
+  std::string service;  ///< as in Stall
   LoopInfo loop;
   uint64_t iterations = 0;  ///< while hooked
   uint64_t busy_ns = 0, idle_ns = 0;

@@ -103,6 +103,12 @@ struct ContainerInfo {
   std::string k8s_namespace, k8s_pod, k8s_container;
 };
 
+/// How a record of the agent came to be in the sample.
+struct SampleInfo {
+  uint64_t window = 0;     ///< number of the window
+  double probability = 1;  ///< that the window was active
+};
+
 struct LoopInfo {
   std::string kind;       ///< epoll, poll, select, io_uring
   std::optional<int> fd;  ///< epoll and io_uring
@@ -121,11 +127,12 @@ struct Stall {
   /// Upper bound of how much later the iteration may really have begun (0 = exact): the poll hook was not
   /// armed yet, so a poll that did not sleep in this first part of the iteration would not have been seen.
   uint64_t start_uncertain_ns = 0;
-  std::string ended_by;  ///< "", "exit", "exec", "kill"
+  std::string ended_by;  ///< "", "exit", "exec", "kill"; "window": goes on, but the agent stopped looking
   ProcessInfo process;
   uint32_t thread_id = 0;
   std::string thread_name;
   ContainerInfo container;
+  std::string service;  ///< what runs there, by the agent's rules; empty without them
   LoopInfo loop;
   Cause cause = Cause::other;
   Confidence confidence = Confidence::unknown;
@@ -140,7 +147,8 @@ struct Stall {
   std::optional<Peer> preempted_by;   ///< who ran while the loop was runnable
   std::optional<int64_t> dispatched;  ///< events that the poll had returned, where known
   std::string fingerprint;
-  double sample_weight = 1.0;
+  double sample_weight = 1.0;        ///< how many stalls this record stands for
+  std::optional<SampleInfo> sample;  ///< only the agent samples
 };
 
 }  // namespace looptrace

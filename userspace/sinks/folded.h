@@ -19,6 +19,7 @@ class FoldedSink : public Sink {
   Result<void> start(const StartRecord&) override { return {}; }
   Result<void> stall(const Stall& record) override;
   Result<void> loop(const LoopRecord&) override { return {}; }
+  Result<void> window(const WindowRecord&) override { return {}; }
   Result<void> warning(const WarningRecord&) override { return {}; }
   Result<void> summary(const SummaryRecord&) override { return {}; }
 

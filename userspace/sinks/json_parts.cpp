@@ -46,6 +46,13 @@ void write_container(JsonWriter& json, const ContainerInfo& container) {
   json.end_object();
 }
 
+void write_service(JsonWriter& json, const std::string& service) {
+  if (service.empty()) return;
+  json.begin_object("service");
+  json.field("name", service);
+  json.end_object();
+}
+
 void write_loop(JsonWriter& json, const LoopInfo& loop) {
   json.begin_object("loop");
   json.field("kind", loop.kind);

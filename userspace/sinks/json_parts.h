@@ -17,6 +17,8 @@ void write_host(JsonWriter& json, const HostInfo& host);
 void write_process(JsonWriter& json, const ProcessInfo& process, bool with_command_line);
 void write_thread(JsonWriter& json, uint32_t id, const std::string& name);
 void write_container(JsonWriter& json, const ContainerInfo& container);
+/// "service":{"name"}; nothing where it is not known.
+void write_service(JsonWriter& json, const std::string& service);
 void write_loop(JsonWriter& json, const LoopInfo& loop);
 void write_peer(JsonWriter& json, const char* key, const std::optional<Peer>& peer);
 /// "features":{name:{available,required,detail,mend}}, the last two only `with_texts`.

@@ -2,6 +2,7 @@
 #include "sinks/jsonl.h"
 
 #include "sinks/other_json.h"
+#include "sinks/window_json.h"
 
 namespace looptrace {
 
@@ -17,6 +18,11 @@ Result<void> JsonlSink::stall(const Stall& record) {
 
 Result<void> JsonlSink::loop(const LoopRecord& record) {
   write_loop_record(line_, record, options_.host, options_.max_line);
+  return writer_.write(line_);
+}
+
+Result<void> JsonlSink::window(const WindowRecord& record) {
+  write_window(line_, record, options_.host, options_.max_line);
   return writer_.write(line_);
 }
 

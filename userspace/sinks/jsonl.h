@@ -24,6 +24,7 @@ class JsonlSink : public Sink {
   Result<void> start(const StartRecord& record) override;
   Result<void> stall(const Stall& record) override;
   Result<void> loop(const LoopRecord& record) override;
+  Result<void> window(const WindowRecord& record) override;
   Result<void> warning(const WarningRecord& record) override;
   Result<void> summary(const SummaryRecord& record) override;
 

@@ -140,7 +140,10 @@ void write_loop_record(std::string& line, const LoopRecord& record, const HostIn
     json.field("hooked_ns", record.hooked_ns);
     if (cuts.context) write_host(json, host);
     write_whose(json, record, cuts);
-    if (cuts.context) write_container(json, record.container);
+    if (cuts.context) {
+      write_container(json, record.container);
+      write_service(json, record.service);
+    }
     write_loop(json, record.loop);
     if (record.hooked_ns) json.field("iterations", record.iterations);
     json.field("busy_ns", record.busy_ns);

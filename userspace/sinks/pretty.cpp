@@ -259,6 +259,16 @@ Result<void> PrettySink::loop(const LoopRecord& record) {
   return writer_.write(paint(Ink::dim, short_time(record.time_ns) + "  " + printable(text)) + "\n");
 }
 
+Result<void> PrettySink::window(const WindowRecord& record) {
+  if (!options_.verbose) return {};
+  std::string text = "window " + std::to_string(record.number);
+  text += record.active ? ": " + std::to_string(record.stalls.seen) + " stalls, " +
+                              std::to_string(record.stalls.kept) + " kept, budget " + record.budget.level
+                        : ": not active";
+  const Paint paint(options_.terminal.colours);
+  return writer_.write(paint(Ink::dim, short_time(record.time_ns) + "  " + printable(text)) + "\n");
+}
+
 Result<void> PrettySink::warning(const WarningRecord& record) {
   const Paint paint(options_.terminal.colours);
   return writer_.write(paint(Ink::yellow, "warning: " + printable(record.message)) + " " +

@@ -14,6 +14,7 @@ class RedactingSink : public Sink {
   Result<void> start(const StartRecord& record) override { return next_.start(redactor_.apply(record)); }
   Result<void> stall(const Stall& record) override { return next_.stall(redactor_.apply(record)); }
   Result<void> loop(const LoopRecord& record) override { return next_.loop(redactor_.apply(record)); }
+  Result<void> window(const WindowRecord& record) override { return next_.window(record); }
   Result<void> warning(const WarningRecord& record) override {
     return next_.warning(redactor_.apply(record));
   }

@@ -4,6 +4,7 @@
 #include "base/result.h"
 #include "record/other_records.h"
 #include "record/stall.h"
+#include "record/window.h"
 
 namespace looptrace {
 
@@ -14,6 +15,7 @@ class Sink {
   virtual Result<void> start(const StartRecord& record) = 0;
   virtual Result<void> stall(const Stall& record) = 0;
   virtual Result<void> loop(const LoopRecord& record) = 0;
+  virtual Result<void> window(const WindowRecord& record) = 0;  ///< of the agent only
   virtual Result<void> warning(const WarningRecord& record) = 0;
   virtual Result<void> summary(const SummaryRecord& record) = 0;
 };

@@ -240,6 +240,7 @@ void render(std::string& line, StallCuts& cuts, const HostInfo& host, const Trun
     write_process(json, stall.process, cuts.command_line);
     write_thread(json, stall.thread_id, stall.thread_name);
     write_container(json, stall.container);
+    write_service(json, stall.service);
   } else {
     write_names(json, stall);
   }
@@ -255,6 +256,10 @@ void render(std::string& line, StallCuts& cuts, const HostInfo& host, const Trun
   json.field("fingerprint", stall.fingerprint);
   json.begin_object("sample");
   json.field("weight", stall.sample_weight);
+  if (stall.sample) {
+    json.field("window", stall.sample->window);
+    json.field("probability", stall.sample->probability);
+  }
   json.end_object();
   write_truncated(json, truncated);
   json.end_object();
