@@ -17,6 +17,7 @@
 #include <mutex>
 
 #include "base/fd.h"
+#include "base/files.h"
 #include "base/free_with.h"
 #include "looptrace.skel.h"
 
@@ -123,8 +124,8 @@ std::vector<Hook> hooks_of(const looptrace_bpf* skel) {
 bool has_tracepoint(const bpf_program* program) {
   const char* section = bpf_program__section_name(program);  // "tracepoint/syscalls/sys_enter_poll"
   const std::string name = section + std::strlen("tracepoint/");
-  return access(("/sys/kernel/tracing/events/" + name + "/id").c_str(), R_OK) == 0 ||
-         access(("/sys/kernel/debug/tracing/events/" + name + "/id").c_str(), R_OK) == 0;
+  return readable("/sys/kernel/tracing/events/" + name + "/id") ||
+         readable("/sys/kernel/debug/tracing/events/" + name + "/id");
 }
 
 }  // namespace

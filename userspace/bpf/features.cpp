@@ -28,8 +28,6 @@ namespace {
 
 using BtfPtr = std::unique_ptr<btf, FreeWith<btf__free>>;
 
-bool exists(const char* path) { return access(path, F_OK) == 0; }
-
 Capability kernel_version() {
   utsname u;
   uname(&u);
@@ -118,7 +116,7 @@ Capability tracefs() {
   Capability c;
   c.name = "tracefs";
   c.available = exists("/sys/kernel/tracing/events") || exists("/sys/kernel/debug/tracing/events");
-  c.detail = c.available ? "mounted" : "not mounted";
+  c.detail = c.available ? "readable" : "not mounted, or not readable";
   if (!c.available) {
     c.mend = "mount -t tracefs nodev /sys/kernel/tracing; without it --hook always needs fentry";
   }
@@ -162,7 +160,6 @@ Capability map_files() {
   Capability c;
   c.name = "map_files";
   c.required = true;
-  // Opened, since access(2) asks with the real user's (lack of) capabilities.
   DIR* dir = opendir("/proc/1/map_files");
   c.available = dir && readdir(dir) != nullptr;
   c.detail = c.available ? "readable" : "/proc/1/map_files: " + std::string(std::strerror(errno));
@@ -197,8 +194,12 @@ Capability kernel_symbols() {
       if (line.size() > 16 && line.find_first_not_of('0') < 16) c.available = true;
     }
   }
-  c.detail = c.available ? "readable" : "/proc/kallsyms hides addresses";
-  if (!c.available) c.mend = "sysctl kernel.kptr_restrict=1 (or 0): kernel frames have no names without";
+  c.detail = c.available ? "readable" : "/proc/kallsyms hides addresses: kernel frames have no names";
+  // kptr_restrict = 1 asks for CAP_SYSLOG; 0 is satisfied by a perf_event_paranoid of at most 1 (kallsyms_show_value).
+  if (!c.available)
+    c.mend =
+        "as root: sysctl kernel.kptr_restrict=1 (or 0); as another user: sysctl kernel.kptr_restrict=0 "
+        "kernel.perf_event_paranoid=1";
   return c;
 }
 
