@@ -98,6 +98,7 @@ int iteration_end(u32 index, u64 now, u32 ended_by)
 		st->iterations++;
 		if (bucket < LT_HIST_BUCKETS)
 			st->iteration_hist[bucket]++;
+		st->iteration_sum_ns += duration;
 		if (duration > st->iteration_max_ns)
 			st->iteration_max_ns = duration;
 	}

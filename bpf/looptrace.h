@@ -241,6 +241,7 @@ struct lt_stats {
 	__u64 stalls, stall_ns;
 	__u64 unconfirmed;
 	__u64 iteration_max_ns, wakeup_max_ns;
+	__u64 iteration_sum_ns, wakeup_sum_ns; /* of what the histograms count */
 	__u32 iteration_hist[LT_HIST_BUCKETS];
 	__u32 wakeup_hist[LT_HIST_BUCKETS];
 };

@@ -46,6 +46,7 @@ int settle_current(u32 index)
 			st->slept++;
 			if (bucket < LT_HIST_BUCKETS)
 				st->wakeup_hist[bucket]++;
+			st->wakeup_sum_ns += queued;
 			if (queued > st->wakeup_max_ns)
 				st->wakeup_max_ns = queued;
 		}

@@ -116,35 +116,17 @@ TEST(Parse, Targets) {
 }
 
 TEST(Parse, EveryTraceOption) {
-  const Options o = options_of({"trace",
-                                "-m",
-                                "20",
-                                "-d",
-                                "30",
-                                "-n",
-                                "5",
-                                "-i",
-                                "2s",
-                                "-o",
-                                "/tmp/x",
-                                "-f",
-                                "json",
-                                "--max-line",
-                                "16k",
-                                "--hook",
-                                "never",
-                                "--redact",
-                                "paths,args",
-                                "--redact",
-                                "addresses",
-                                "-v",
-                                "--sample-hz",
-                                "199",
-                                "--max-loops",
-                                "64",
-                                "--ring-bytes",
-                                "8M",
-                                "--no-source-lines",
+  const Options o = options_of({"trace",       "-m",          "20",
+                                "-d",          "30",          "-n",
+                                "5",           "-i",          "2s",
+                                "-o",          "/tmp/x",      "-f",
+                                "json",        "--max-line",  "16k",
+                                "--hook",      "never",       "--redact",
+                                "paths,args",  "--redact",    "addresses",
+                                "-v",          "--sample-hz", "199",
+                                "--max-loops", "64",          "--ring-bytes",
+                                "8M",          "--metrics",   "[::1]:9464",
+                                "--textfile",  "/tmp/x.prom", "--no-source-lines",
                                 "--debuginfod"});
   EXPECT_EQ(o.threshold_ns, 20'000'000u);
   EXPECT_EQ(*o.duration_ns, 30'000'000'000u);
@@ -161,6 +143,8 @@ TEST(Parse, EveryTraceOption) {
   EXPECT_EQ(*o.ring_bytes, 8u << 20);
   EXPECT_FALSE(o.source_lines);
   EXPECT_TRUE(o.debuginfod);
+  EXPECT_EQ(o.metrics->text(), "[::1]:9464");
+  EXPECT_EQ(o.textfile, "/tmp/x.prom");
   EXPECT_EQ(options_of({"-o", "-"}).output, "") << "standard output";
   EXPECT_FALSE(options_of({"--no-stacks"}).stacks);
   EXPECT_TRUE(options_of({"-q"}).quiet);
@@ -194,11 +178,11 @@ TEST(Parse, HelpAndVersionAreTextForStandardOutput) {
     const auto help = parse(arguments);
     ASSERT_TRUE(help);
     EXPECT_EQ(help->action, Action::print);
-    for (const char* name :
-         {"--pid", "--comm", "--threshold", "--redact", "--ring-bytes", "list", "check", "schema"}) {
+    for (const char* name : {"--pid", "--comm", "--threshold", "--metrics", "--textfile", "--redact",
+                             "--ring-bytes", "list", "check", "schema"}) {
       EXPECT_NE(help->text.find(name), std::string::npos) << name;
     }
-    for (const char* later : {"--metrics", "--textfile", "explain", "agent"}) {
+    for (const char* later : {"explain", "agent"}) {
       EXPECT_EQ(help->text.find(later), std::string::npos) << later;
     }
   }
@@ -235,6 +219,9 @@ TEST(Parse, WrongInput) {
       {{"--container", "my-web"}, {"--container", "'my-web'", "hexadecimal"}},
       {{"-f", "xml"}, {"--format", "'xml'", "json, pretty and folded"}},
       {{"--hook", "on"}, {"--hook", "'on'", "auto, always and never"}},
+      {{"--metrics", "example.com:80"}, {"--metrics", "'example.com:80'", "127.0.0.1:9464"}},
+      {{"--metrics", ":9464"}, {"--metrics", "':9464'", "0.0.0.0:9464"}},
+      {{"--textfile", "/tmp/looptrace.txt"}, {"--textfile", "'/tmp/looptrace.txt'", ".prom"}},
       {{"--redact", "paths,names"}, {"--redact", "'names'", "paths, args and addresses"}},
       {{"--redact", ""}, {"--redact", "''"}},
       {{"--max-line", "512"}, {"--max-line", "'512'", "1024"}},
@@ -246,8 +233,8 @@ TEST(Parse, WrongInput) {
       {{"-f", "folded", "--no-stacks"}, {"folded", "--no-stacks"}},
       {{"--no-stacks", "--sample-hz", "99"}, {"--sample-hz", "--no-stacks"}},
       {{"list", "-f", "folded"}, {"--format", "'folded'", "list"}},
-      {{"--metrics", ":9400"}, {"--metrics", "no option", "looptrace --help"}},
-      {{"--textfile", "x"}, {"--textfile", "no option"}},
+      {{"list", "--metrics", "9464"}, {"--metrics", "no option", "looptrace list --help"}},
+      {{"--textfile", "x"}, {"--textfile", "'x'", ".prom"}},
       {{"list", "-m", "5"}, {"-m", "looptrace list --help"}},
       {{"-p"}, {"--pid", "needs a value"}},
       {{"-o"}, {"--output", "needs a value"}},

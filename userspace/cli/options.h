@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/listen_address.h"
 #include "base/result.h"
 #include "record/redact.h"
 
@@ -47,6 +48,8 @@ struct Options {
   HookMode hook = HookMode::automatic;
   bool stacks = true;
   RedactRules redact;
+  std::optional<ListenAddress> metrics;  ///< serve Prometheus metrics there
+  std::string textfile;                  ///< write them to this file; empty = no file
   bool verbose = false;
   bool quiet = false;
 

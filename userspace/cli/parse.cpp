@@ -23,7 +23,7 @@ struct RawTargets {
 struct RawOptions {
   RawTargets targets;
   std::string threshold, duration, max_events, interval, output, format, max_line, hook, sample_hz, max_loops,
-      ring_bytes;
+      ring_bytes, metrics, textfile;
   std::vector<std::string> redact;
   bool no_stacks = false, no_source_lines = false, debuginfod = false, verbose = false, quiet = false;
   bool json = false;
@@ -119,6 +119,8 @@ void offer_trace(CLI::App& app, RawOptions& raw) {
   app.add_option("--redact", raw.redact, "leave out paths, args, addresses (a list)")
       ->allow_extra_args(false)
       ->type_name("WHAT");
+  add_value(app, "--metrics", raw.metrics, "ADDR:PORT", "serve Prometheus metrics there, on /metrics");
+  add_value(app, "--textfile", raw.textfile, "FILE", "write them to FILE, for node_exporter");
   app.add_flag("-v,--verbose", raw.verbose, "tell more on standard error");
   app.add_flag("-q,--quiet", raw.quiet, "tell only errors on standard error");
   const char* advanced = "Advanced";
@@ -162,6 +164,8 @@ Result<Options> make_options(const RawOptions& raw, const CLI::App& app) {
   value("--format", raw.format, parse_format, [&](Format format) { o.format = format; });
   value("--max-line", raw.max_line, parse_max_line, [&](uint64_t bytes) { o.max_line = bytes; });
   value("--hook", raw.hook, parse_hook, [&](HookMode mode) { o.hook = mode; });
+  value("--metrics", raw.metrics, parse_listen_address, [&](const ListenAddress& at) { o.metrics = at; });
+  value("--textfile", raw.textfile, parse_textfile, [&](const std::string& path) { o.textfile = path; });
   const auto number = [](uint64_t least, uint64_t most) {
     return [=](const std::string& text) { return parse_number(text, least, most); };
   };

@@ -57,6 +57,17 @@ Result<std::string> parse_container(const std::string& text) {
   return id;
 }
 
+Result<std::string> parse_textfile(const std::string& text) {
+  constexpr std::string_view kSuffix = ".prom";
+  const std::string_view name = std::string_view(text).substr(text.rfind('/') + 1);
+  if (!name.ends_with(kSuffix) || name == kSuffix) {
+    return usage(in_quotes(text) +
+                 " does not end in .prom, and node_exporter reads no other files: as in "
+                 "/var/lib/prometheus/node-exporter/looptrace.prom");
+  }
+  return text;
+}
+
 Result<Format> parse_format(const std::string& text) {
   if (text == "json") return Format::json;
   if (text == "pretty") return Format::pretty;

@@ -43,6 +43,12 @@ struct Percentiles {
   uint64_t p50 = 0, p90 = 0, p99 = 0, p999 = 0, max = 0;
 };
 
+/// The exact counts behind Percentiles, in the buckets of a default HistogramShape (record/histogram.h).
+struct BucketCounts {
+  std::vector<uint32_t> counts;  ///< empty: nothing was counted
+  uint64_t sum_ns = 0;           ///< of all that was counted
+};
+
 /// looptrace.loop/1: one per loop and interval.
 struct LoopRecord {
   uint64_t time_ns = 0;  ///< end of the interval
@@ -58,6 +64,7 @@ struct LoopRecord {
   uint64_t busy_ns = 0, idle_ns = 0;
   std::optional<Percentiles> iteration;  ///< absent where hooked_ns is 0
   std::optional<Percentiles> wakeup_delay;
+  BucketCounts iteration_counts, wakeup_counts;  ///< for sinks that sum over loops; in no record
   uint64_t stalls = 0, stall_ns = 0;
   uint64_t unconfirmed = 0;  ///< iterations over the threshold that could not be told from several short ones
   StackCounts stacks;        ///< in the interval

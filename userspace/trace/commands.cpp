@@ -20,6 +20,7 @@
 #include "sinks/pretty.h"
 #include "sinks/redacting.h"
 #include "stacks/debuginfod.h"
+#include "trace/side_outputs.h"
 #include "trace/target_check.h"
 #include "trace/tracer.h"
 
@@ -127,8 +128,22 @@ Result<void> run_trace(const Options& options, const std::string& version) {
   } else {
     sink = std::make_unique<JsonlSink>(writer, JsonlOptions{options.max_line, read_host_info()});
   }
+  Sink* records = sink.get();
+  std::unique_ptr<SideOutputs> sides;
+  const SideOptions side_options{options.metrics, options.textfile, options.interval_ns};
+  if (side_options.any()) {
+    auto opened = SideOutputs::open(side_options);
+    if (!opened) return opened.error();
+    sides = std::move(*opened);
+    records = &sides->counting(*records);
+    if (const auto at = sides->listening(); at && !options.quiet)
+      std::fprintf(stderr, "looptrace: metrics on http://%s/metrics\n", at->text().c_str());
+  }
   std::unique_ptr<RedactingSink> redacting;
-  if (options.redact.any()) redacting = std::make_unique<RedactingSink>(*sink, options.redact);
+  if (options.redact.any()) {
+    redacting = std::make_unique<RedactingSink>(*records, options.redact);
+    records = redacting.get();
+  }
 
   TraceConfig config = to_config(options, version, std::move(*features));
   if (options.debuginfod) {
@@ -136,7 +151,7 @@ Result<void> run_trace(const Options& options, const std::string& version) {
     if (!servers) return servers.error();
     config.debuginfod = std::move(*servers);
   }
-  Tracer tracer(std::move(config), redacting ? *redacting : *sink);
+  Tracer tracer(std::move(config), *records);
   if (auto r = tracer.setup(); !r) return is_reader_gone(r.error()) ? Result<void>{} : r;
   if (!options.quiet && !tracer.has_targets()) {
     std::fprintf(stderr, "looptrace: no process matches yet; waiting for one to start\n");

@@ -40,7 +40,9 @@ constexpr size_t kQueueBytes = 24u << 20;
 constexpr uint64_t kHousekeepingNs = 1'000'000'000;
 // Looking at every process takes milliseconds: not more often than this.
 constexpr uint64_t kRescanNs = 1'000'000'000;
-constexpr HistogramShape kShape{LT_HIST_MIN_BITS, LT_HIST_SUB_BITS, LT_HIST_MAX_BITS};
+constexpr HistogramShape kShape;  // the records' default
+static_assert(kShape.min_bits == LT_HIST_MIN_BITS && kShape.sub_bits == LT_HIST_SUB_BITS &&
+              kShape.max_bits == LT_HIST_MAX_BITS);
 
 /// A copy of a slot that the kernel did not switch during the copying; nothing if it would not hold still.
 std::optional<lt_slot> snapshot(const lt_slot& live) {
@@ -844,16 +846,19 @@ void Tracer::report_loop(LoopState& loop, uint64_t now, uint64_t interval, uint6
   r.unconfirmed = stats.unconfirmed - loop.last.unconfirmed;
   r.stacks = loop.stacks.since(loop.last_stacks);
   loop.last_stacks = loop.stacks;
-  std::vector<uint32_t> counts(LT_HIST_BUCKETS);
-  const auto diff = [&](const auto& a, const auto& b) -> std::span<const uint32_t> {
-    for (size_t i = 0; i < counts.size(); ++i) counts[i] = a[i] - b[i];
+  const auto diff = [](const auto& now_counts, const auto& last_counts) {
+    std::vector<uint32_t> counts(LT_HIST_BUCKETS);
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] = now_counts[i] - last_counts[i];
     return counts;
   };
   if (hooked_part) {
-    r.iteration =
-        percentiles(kShape, diff(stats.iteration_hist, loop.last.iteration_hist), stats.iteration_max_ns);
+    r.iteration_counts = {diff(stats.iteration_hist, loop.last.iteration_hist),
+                          stats.iteration_sum_ns - loop.last.iteration_sum_ns};
+    r.iteration = percentiles(kShape, r.iteration_counts.counts, stats.iteration_max_ns);
   }
-  r.wakeup_delay = percentiles(kShape, diff(stats.wakeup_hist, loop.last.wakeup_hist), stats.wakeup_max_ns);
+  r.wakeup_counts = {diff(stats.wakeup_hist, loop.last.wakeup_hist),
+                     stats.wakeup_sum_ns - loop.last.wakeup_sum_ns};
+  r.wakeup_delay = percentiles(kShape, r.wakeup_counts.counts, stats.wakeup_max_ns);
   loop.last = stats;
   loop.last_busy_ns = busy;
   loop.last_idle_ns = idle;

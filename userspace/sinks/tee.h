@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "sinks/sink.h"
+
+namespace looptrace {
+
+/// A sink beside the main one: metrics, an exporter. It must not hold up the one thread that calls it; one
+/// that waits for others does so in a thread of its own, behind a bounded queue.
+class SideSink : public Sink {
+ public:
+  virtual const char* name() const = 0;
+  /// What it has lost so far, by reason.
+  virtual std::map<std::string, uint64_t> dropped() const { return {}; }
+  /// Before the last summary: sends what it can still send, within a time of its own.
+  virtual void finish() {}
+};
+
+/// Hands each record to the sinks beside the main one, then to that. A failure of the former does not end the
+/// trace: it is told in a warning, once until it works again.
+///
+/// It also adds the losses of lossy sinks to the summary, wherever these sinks are: the summary tells all
+/// that was lost, and a warning goes before it when that has grown.
+class TeeSink : public Sink {
+ public:
+  /// All outlive it. The sides are called in their order.
+  TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<SideSink*> lossy = {})
+      : main_(main), sides_(std::move(sides)), lossy_(std::move(lossy)) {}
+
+  Result<void> start(const StartRecord& record) override;
+  Result<void> stall(const Stall& record) override;
+  Result<void> loop(const LoopRecord& record) override;
+  Result<void> window(const WindowRecord& record) override;
+  Result<void> warning(const WarningRecord& record) override;
+  Result<void> summary(const SummaryRecord& record) override;
+
+ private:
+  template <typename Record>
+  Result<void> hand_on(Result<void> (Sink::*method)(const Record&), const Record& record, uint64_t time_ns);
+  Result<void> tell_losses(const std::map<std::string, uint64_t>& dropped, uint64_t time_ns);
+
+  Sink& main_;
+  std::vector<SideSink*> sides_, lossy_;
+  std::set<const SideSink*> failing_;
+  std::map<std::string, uint64_t> told_;
+};
+
+}  // namespace looptrace

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trace/side_outputs.h"
+
+namespace looptrace {
+namespace {
+
+// A report comes each interval; a busy host may keep it a while.
+std::chrono::nanoseconds most_silent(uint64_t interval_ns) {
+  return std::chrono::nanoseconds(interval_ns) * 3 + std::chrono::seconds(5);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SideOutputs>> SideOutputs::open(const SideOptions& options) {
+  std::unique_ptr<SideOutputs> outputs(new SideOutputs);
+  if (options.metrics) {
+    outputs->endpoint_ =
+        std::make_unique<MetricsEndpoint>(outputs->metrics_, most_silent(options.interval_ns));
+    auto server = HttpServer::listen(*options.metrics, HttpLimits(),
+                                     [endpoint = outputs->endpoint_.get()](const HttpRequest& request) {
+                                       return endpoint->answer(request);
+                                     });
+    if (!server) return server.error();
+    outputs->server_ = std::move(*server);
+  }
+  if (!options.textfile.empty()) {
+    outputs->textfile_ = std::make_unique<TextfileSink>(outputs->metrics_, options.textfile);
+    if (auto written = write_textfile(options.textfile, ""); !written) return written.error();
+  }
+  return outputs;
+}
+
+Sink& SideOutputs::counting(Sink& next) {
+  std::vector<SideSink*> sides{&metrics_};
+  if (textfile_) sides.push_back(textfile_.get());
+  counting_ = std::make_unique<TeeSink>(next, std::move(sides));
+  return *counting_;
+}
+
+std::optional<ListenAddress> SideOutputs::listening() const {
+  if (!server_) return std::nullopt;
+  return server_->address();
+}
+
+}  // namespace looptrace
