@@ -187,6 +187,7 @@ struct Engine::Impl {
   Result<void> open_and_load(bool with_fentry);
   uint64_t sum_over_programs(__u64 (*figure)(const bpf_prog_info&)) const;
   Result<uint32_t> take_range(uint32_t count);
+  static Result<UniqueFd> make_row_table(const std::vector<lt_row>& rows);
   void give_range(Range range);
 
   static int on_ring_record(void* ctx, void* data, size_t size) {
@@ -433,43 +434,58 @@ bool Engine::is_target(uint32_t tgid) const {
   return bpf_map_lookup_elem(bpf_map__fd(impl_->skel->maps.targets), &tgid, &value) == 0;
 }
 
-Result<uint32_t> Engine::add_rows(const std::vector<lt_row>& rows) {
-  auto& im = *impl_;
+Result<UniqueFd> Engine::Impl::make_row_table(const std::vector<lt_row>& rows) {
   const uint32_t chunks = static_cast<uint32_t>((rows.size() + kRowsPerChunk - 1) / kRowsPerChunk);
-  if (!chunks) return uint32_t{0};
-  uint32_t file;
-  if (!im.free_files.empty()) {
-    file = im.free_files.back();
-    im.free_files.pop_back();
-  } else if (im.next_file < bpf_map__max_entries(im.skel->maps.row_tables)) {
-    file = im.next_file++;
-  } else {
-    return Error{"keep the unwind table of one more file", ENOSPC};
-  }
   LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_INNER_MAP);
   UniqueFd table(
       bpf_map_create(BPF_MAP_TYPE_ARRAY, "lt_rows", 4, kRowsPerChunk * sizeof(lt_row), chunks, &opts));
-  if (!table) {
-    im.free_files.push_back(file);
-    return Error{"create an unwind table", errno};
-  }
+  if (!table) return Error{"create an unwind table", errno};
   std::vector<lt_row> chunk(kRowsPerChunk);
   for (uint32_t i = 0; i < chunks; ++i) {
     const size_t from = size_t{i} * kRowsPerChunk;
     const size_t n = std::min(kRowsPerChunk, rows.size() - from);
     std::copy_n(rows.begin() + static_cast<ptrdiff_t>(from), n, chunk.begin());
     std::fill(chunk.begin() + static_cast<ptrdiff_t>(n), chunk.end(), lt_row{0xffffffff, LT_ROW_GAP, 0, 0});
-    if (bpf_map_update_elem(table.get(), &i, chunk.data(), 0)) {
-      im.free_files.push_back(file);
-      return Error{"fill an unwind table", errno};
+    if (bpf_map_update_elem(table.get(), &i, chunk.data(), 0)) return Error{"fill an unwind table", errno};
+  }
+  return table;
+}
+
+Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_row>* const> files) {
+  auto& im = *impl_;
+  std::vector<uint32_t> indexes, keys;
+  std::vector<UniqueFd> tables;
+  std::vector<int> values;
+  const auto give_back = [&](Error error) {
+    im.free_files.insert(im.free_files.end(), keys.begin(), keys.end());
+    return error;
+  };
+  for (const std::vector<lt_row>* rows : files) {
+    indexes.push_back(0);
+    if (rows->empty()) continue;
+    if (!im.free_files.empty()) {
+      indexes.back() = im.free_files.back();
+      im.free_files.pop_back();
+    } else if (im.next_file < bpf_map__max_entries(im.skel->maps.row_tables)) {
+      indexes.back() = im.next_file++;
+    } else {
+      continue;  // full
     }
+    keys.push_back(indexes.back());
+    auto table = im.make_row_table(*rows);
+    if (!table) return give_back(table.error());
+    tables.push_back(std::move(*table));
+    values.push_back(tables.back().get());
   }
-  const int table_fd = table.get();
-  if (bpf_map_update_elem(bpf_map__fd(im.skel->maps.row_tables), &file, &table_fd, 0)) {
-    im.free_files.push_back(file);
-    return Error{"hand an unwind table to the BPF programs", errno};
+  uint32_t count = static_cast<uint32_t>(keys.size());
+  if (!count) return indexes;
+  const int map = bpf_map__fd(im.skel->maps.row_tables);
+  if (bpf_map_update_batch(map, keys.data(), values.data(), &count, nullptr) == 0) return indexes;
+  for (size_t i = 0; i < keys.size(); ++i) {  // a kernel without batches for this kind of map
+    if (bpf_map_update_elem(map, &keys[i], &values[i], 0))
+      return give_back(Error{"hand an unwind table to the BPF programs", errno});
   }
-  return file;
+  return indexes;
 }
 
 void Engine::remove_rows(uint32_t file) {

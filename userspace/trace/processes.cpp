@@ -40,24 +40,49 @@ TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
   return process;
 }
 
+void ProcessTable::prepare(uint32_t tgid) {
+  const auto modules = ProcessModules::load(static_cast<pid_t>(tgid), objects_);
+  if (!modules) return;
+  for (const Module& m : modules->all()) {
+    if (m.object) (void)m.object->rows();
+  }
+}
+
+void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modules) {
+  std::set<Table*> added;
+  std::vector<Table*> order;
+  std::vector<const std::vector<lt_row>*> rows;
+  for (const Module& m : modules.all()) {
+    if (!m.object) continue;
+    Table& table = tables_[m.object];
+    if (table.users || table.file || !added.insert(&table).second) continue;
+    order.push_back(&table);
+    rows.push_back(&m.object->rows());
+  }
+  const auto files = engine_.add_rows(rows);
+  if (!files) {
+    process.warnings.push_back("unwind_table: " + files.error().message());
+    return;
+  }
+  for (size_t i = 0; i < order.size(); ++i) {
+    order[i]->file = (*files)[i];
+    if (!(*files)[i] && !rows[i]->empty())
+      process.warnings.push_back("unwind_table: there is no room for the unwind table of one more file");
+  }
+}
+
 void ProcessTable::load(TracedProcess& process) {
   process.loaded_ns = monotonic_ns();
   auto modules = ProcessModules::load(static_cast<pid_t>(process.tgid), objects_);
   if (!modules) return;
 
+  add_tables(process, *modules);
   std::vector<lt_module> table;
   std::set<std::shared_ptr<ElfObject>> used;
   for (const Module& m : modules->all()) {
     lt_module entry{m.start, m.end, m.bias, 0, 0};
     if (m.object) {
       Table& rows = tables_[m.object];
-      if (!rows.users && !rows.file) {
-        if (auto file = engine_.add_rows(m.object->rows())) {
-          rows.file = *file;
-        } else {
-          process.warnings.push_back("unwind_table: " + file.error().message());
-        }
-      }
       if (used.insert(m.object).second) ++rows.users;
       entry.file = rows.file;
       entry.rows = rows.file ? static_cast<uint32_t>(m.object->rows().size()) : 0;

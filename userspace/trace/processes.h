@@ -40,6 +40,8 @@ class ProcessTable {
   /// The process, read if it is new or another one has taken its pid.
   TracedProcess& get(uint32_t tgid, uint64_t start_boottime);
   TracedProcess* find(uint32_t tgid);
+  /// Compiles the unwind tables of its files, so that get() has little left to do.
+  void prepare(uint32_t tgid);
   void forget(uint32_t tgid);
 
   /// Reads the mappings anew (dlopen, JIT), at most once a second.
@@ -53,6 +55,7 @@ class ProcessTable {
     uint32_t users = 0;
   };
   void load(TracedProcess& process);
+  void add_tables(TracedProcess& process, const ProcessModules& modules);
   void release_tables(const ProcessModules& modules);
 
   Engine& engine_;

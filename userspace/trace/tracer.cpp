@@ -37,6 +37,7 @@ constexpr int kIdleDrainMs = 500;
 constexpr int kObserveMs = 25;
 // What waits for the worker at most. A slow reader of our output fills it; then records are dropped, counted.
 constexpr size_t kQueueBytes = 24u << 20;
+constexpr size_t kPreparedProcesses = 16;
 constexpr uint64_t kHousekeepingNs = 1'000'000'000;
 // Looking at every process takes milliseconds: not more often than this.
 constexpr uint64_t kRescanNs = 1'000'000'000;
@@ -168,6 +169,15 @@ Result<void> Tracer::setup() {
         const uint64_t one = 1;
         if (write(drain_fd_, &one, sizeof one) < 0) return;  // it is readable already
       });
+
+  // Compiling a process's unwind tables can take a second where the CPU is contended, and until they are
+  // there its stacks have one frame. Only a few: a pattern may select hundreds, whose files are mostly the
+  // same.
+  if (!options.every_process && options.stacks) {
+    auto targets = scan(procfs_, *matcher_);
+    if (targets.size() > kPreparedProcesses) targets.resize(kPreparedProcesses);
+    for (const Target& target : targets) processes_->prepare(static_cast<uint32_t>(target.facts.pid));
+  }
 
   // Attach before looking: what starts in between is reported by the kernel.
   if (auto r = engine_->attach(); !r) return r;

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs themselves know: every iteration of their loops (iterations.c) and each stall that was planned."""
+import dataclasses
+import os
+import pathlib
+import struct
+
+HEADER, RECORD = struct.Struct("4Q"), struct.Struct("4Q2I")
+MAGIC = 0x6C747472
+
+
+@dataclasses.dataclass
+class Iteration:
+    tid: int
+    start_ns: int
+    end_ns: int
+    cpu_ns: int
+    runq_ns: int
+    planned: list = dataclasses.field(default_factory=list)  # the stalls that were made in it, as the program logged them
+
+    @property
+    def duration_ns(self):
+        return self.end_ns - self.start_ns
+
+    @property
+    def blocked_ns(self):
+        return max(0, self.duration_ns - self.cpu_ns - self.runq_ns)
+
+
+def environment(build, directory, floor_ns, polls="epoll"):
+    directory = pathlib.Path(directory)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o777)  # nginx's workers are nobody
+    return {**os.environ, "LD_PRELOAD": f"{build}/tests/truth/libtruth_iterations.so", "TRUTH_DIR": str(directory),
+            "TRUTH_FLOOR_NS": str(floor_ns), "TRUTH_POLLS": polls}
+
+
+def iterations_of(directory, tid):
+    """Those of the thread's loop: that of the first descriptor it polled. And how many could not be kept."""
+    path = pathlib.Path(directory) / str(tid)
+    if not path.exists():
+        return [], 0
+    data = path.read_bytes()
+    magic, logged_tid, count, lost = HEADER.unpack_from(data)
+    if magic != MAGIC or logged_tid != tid:
+        raise ValueError(f"{path} is no log of iterations")
+    records = [RECORD.unpack_from(data, HEADER.size + i * RECORD.size) for i in range(count)]
+    if not records:
+        return [], lost
+    descriptors = [fd for *_, fd in records]
+    loop = max(set(descriptors), key=descriptors.count)
+    return [Iteration(tid, start, end, cpu, runq) for start, end, cpu, runq, _, fd in records if fd == loop], lost
+
+
+def assign(iterations, truths):
+    """Each planned stall to the iteration that holds most of it; those that none holds are returned."""
+    homeless = []
+    iterations.sort(key=lambda i: i.start_ns)
+    for truth in truths:
+        best = max((i for i in iterations if i.start_ns < truth["end_ns"] and truth["start_ns"] < i.end_ns
+                    and i.tid == truth.get("tid", i.tid)),
+                   key=lambda i: min(i.end_ns, truth["end_ns"]) - max(i.start_ns, truth["start_ns"]), default=None)
+        if best:
+            best.planned.append(truth)
+        else:
+            homeless.append(truth)
+    return homeless
