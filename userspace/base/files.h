@@ -18,7 +18,8 @@ Result<std::string> read_file(const std::string& path, size_t limit = 16u << 20)
 /// The target of a symbolic link, without the kernel's " (deleted)" removed.
 Result<std::string> read_link(const std::string& path);
 
-/// By the effective user and capabilities. access(2) asks with the real user's: it says no to an agent that may read.
+/// By the effective user and capabilities. access(2) asks with the real user's: it says no to an agent that
+/// may read.
 bool exists(const std::string& path);
 bool readable(const std::string& path);
 

@@ -195,7 +195,8 @@ Capability kernel_symbols() {
     }
   }
   c.detail = c.available ? "readable" : "/proc/kallsyms hides addresses: kernel frames have no names";
-  // kptr_restrict = 1 asks for CAP_SYSLOG; 0 is satisfied by a perf_event_paranoid of at most 1 (kallsyms_show_value).
+  // kptr_restrict = 1 asks for CAP_SYSLOG; 0 is satisfied by a perf_event_paranoid of at most 1
+  // (kallsyms_show_value).
   if (!c.available)
     c.mend =
         "as root: sysctl kernel.kptr_restrict=1 (or 0); as another user: sysctl kernel.kptr_restrict=0 "
