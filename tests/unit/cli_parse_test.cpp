@@ -116,17 +116,41 @@ TEST(Parse, Targets) {
 }
 
 TEST(Parse, EveryTraceOption) {
-  const Options o = options_of({"trace",       "-m",          "20",
-                                "-d",          "30",          "-n",
-                                "5",           "-i",          "2s",
-                                "-o",          "/tmp/x",      "-f",
-                                "json",        "--max-line",  "16k",
-                                "--hook",      "never",       "--redact",
-                                "paths,args",  "--redact",    "addresses",
-                                "-v",          "--sample-hz", "199",
-                                "--max-loops", "64",          "--ring-bytes",
-                                "8M",          "--metrics",   "[::1]:9464",
-                                "--textfile",  "/tmp/x.prom", "--no-source-lines",
+  const Options o = options_of({"trace",
+                                "-m",
+                                "20",
+                                "-d",
+                                "30",
+                                "-n",
+                                "5",
+                                "-i",
+                                "2s",
+                                "-o",
+                                "/tmp/x",
+                                "-f",
+                                "json",
+                                "--max-line",
+                                "16k",
+                                "--hook",
+                                "never",
+                                "--redact",
+                                "paths,args",
+                                "--redact",
+                                "addresses",
+                                "-v",
+                                "--sample-hz",
+                                "199",
+                                "--max-loops",
+                                "64",
+                                "--ring-bytes",
+                                "8M",
+                                "--metrics",
+                                "[::1]:9464",
+                                "--textfile",
+                                "/tmp/x.prom",
+                                "--otlp",
+                                "https://otel.example.com",
+                                "--no-source-lines",
                                 "--debuginfod"});
   EXPECT_EQ(o.threshold_ns, 20'000'000u);
   EXPECT_EQ(*o.duration_ns, 30'000'000'000u);
@@ -145,6 +169,7 @@ TEST(Parse, EveryTraceOption) {
   EXPECT_TRUE(o.debuginfod);
   EXPECT_EQ(o.metrics->text(), "[::1]:9464");
   EXPECT_EQ(o.textfile, "/tmp/x.prom");
+  EXPECT_EQ(o.otlp->text, "https://otel.example.com");
   EXPECT_EQ(options_of({"-o", "-"}).output, "") << "standard output";
   EXPECT_FALSE(options_of({"--no-stacks"}).stacks);
   EXPECT_TRUE(options_of({"-q"}).quiet);
@@ -221,6 +246,7 @@ TEST(Parse, WrongInput) {
       {{"--hook", "on"}, {"--hook", "'on'", "auto, always and never"}},
       {{"--metrics", "example.com:80"}, {"--metrics", "'example.com:80'", "127.0.0.1:9464"}},
       {{"--metrics", ":9464"}, {"--metrics", "':9464'", "0.0.0.0:9464"}},
+      {{"--otlp", "collector:4318"}, {"--otlp", "'collector:4318'", "http://127.0.0.1:4318"}},
       {{"--textfile", "/tmp/looptrace.txt"}, {"--textfile", "'/tmp/looptrace.txt'", ".prom"}},
       {{"--redact", "paths,names"}, {"--redact", "'names'", "paths, args and addresses"}},
       {{"--redact", ""}, {"--redact", "''"}},

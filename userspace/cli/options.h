@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/http_url.h"
 #include "base/listen_address.h"
 #include "base/result.h"
 #include "record/redact.h"
@@ -50,6 +51,7 @@ struct Options {
   RedactRules redact;
   std::optional<ListenAddress> metrics;  ///< serve Prometheus metrics there
   std::string textfile;                  ///< write them to this file; empty = no file
+  std::optional<HttpUrl> otlp;           ///< send records to this collector
   bool verbose = false;
   bool quiet = false;
 

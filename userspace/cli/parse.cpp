@@ -23,7 +23,7 @@ struct RawTargets {
 struct RawOptions {
   RawTargets targets;
   std::string threshold, duration, max_events, interval, output, format, max_line, hook, sample_hz, max_loops,
-      ring_bytes, metrics, textfile;
+      ring_bytes, metrics, textfile, otlp;
   std::vector<std::string> redact;
   bool no_stacks = false, no_source_lines = false, debuginfod = false, verbose = false, quiet = false;
   bool json = false;
@@ -121,6 +121,7 @@ void offer_trace(CLI::App& app, RawOptions& raw) {
       ->type_name("WHAT");
   add_value(app, "--metrics", raw.metrics, "ADDR:PORT", "serve Prometheus metrics there, on /metrics");
   add_value(app, "--textfile", raw.textfile, "FILE", "write them to FILE, for node_exporter");
+  add_value(app, "--otlp", raw.otlp, "URL", "send records as logs to an OpenTelemetry collector (OTLP/HTTP)");
   app.add_flag("-v,--verbose", raw.verbose, "tell more on standard error");
   app.add_flag("-q,--quiet", raw.quiet, "tell only errors on standard error");
   const char* advanced = "Advanced";
@@ -166,6 +167,7 @@ Result<Options> make_options(const RawOptions& raw, const CLI::App& app) {
   value("--hook", raw.hook, parse_hook, [&](HookMode mode) { o.hook = mode; });
   value("--metrics", raw.metrics, parse_listen_address, [&](const ListenAddress& at) { o.metrics = at; });
   value("--textfile", raw.textfile, parse_textfile, [&](const std::string& path) { o.textfile = path; });
+  value("--otlp", raw.otlp, parse_http_url, [&](const HttpUrl& url) { o.otlp = url; });
   const auto number = [](uint64_t least, uint64_t most) {
     return [=](const std::string& text) { return parse_number(text, least, most); };
   };

@@ -130,12 +130,13 @@ Result<void> run_trace(const Options& options, const std::string& version) {
   }
   Sink* records = sink.get();
   std::unique_ptr<SideOutputs> sides;
-  const SideOptions side_options{options.metrics, options.textfile, options.interval_ns};
+  const SideOptions side_options{options.metrics,     options.textfile, options.otlp,
+                                 options.interval_ns, read_host_info(), version};
   if (side_options.any()) {
     auto opened = SideOutputs::open(side_options);
     if (!opened) return opened.error();
     sides = std::move(*opened);
-    records = &sides->counting(*records);
+    records = &sides->counting(sides->exporting(*records));
     if (const auto at = sides->listening(); at && !options.quiet)
       std::fprintf(stderr, "looptrace: metrics on http://%s/metrics\n", at->text().c_str());
   }

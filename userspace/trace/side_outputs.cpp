@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trace/side_outputs.h"
 
+#include "sinks/otlp/http_transport.h"
+
 namespace looptrace {
 namespace {
 
@@ -27,13 +29,28 @@ Result<std::unique_ptr<SideOutputs>> SideOutputs::open(const SideOptions& option
     outputs->textfile_ = std::make_unique<TextfileSink>(outputs->metrics_, options.textfile);
     if (auto written = write_textfile(options.textfile, ""); !written) return written.error();
   }
+  if (options.otlp) {
+    auto transport = HttpTransport::open(*options.otlp);
+    if (!transport) return transport.error();
+    outputs->otlp_ = std::make_unique<OtlpSink>(
+        std::make_unique<OtlpExporter>(std::move(*transport), OtlpExporter::Limits(), options.version),
+        options.host);
+  }
   return outputs;
+}
+
+Sink& SideOutputs::exporting(Sink& next) {
+  if (!otlp_) return next;
+  exporting_ = std::make_unique<TeeSink>(next, std::vector<SideSink*>{otlp_.get()});
+  return *exporting_;
 }
 
 Sink& SideOutputs::counting(Sink& next) {
   std::vector<SideSink*> sides{&metrics_};
   if (textfile_) sides.push_back(textfile_.get());
-  counting_ = std::make_unique<TeeSink>(next, std::move(sides));
+  std::vector<SideSink*> lossy;
+  if (otlp_) lossy.push_back(otlp_.get());
+  counting_ = std::make_unique<TeeSink>(next, std::move(sides), std::move(lossy));
   return *counting_;
 }
 
