@@ -112,7 +112,7 @@ int v8_frame(u32 lane)
 	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
 
 	if (sc)
-		v8_read_frame(&sc->v8, sc->rec.nuser - 1, &sc->frame);
+		v8_read_frame(&sc->v8, sc->rec.head.nuser - 1, &sc->frame);
 	return 0;
 }
 
@@ -139,14 +139,14 @@ static long unwind_frame(u32 i, void *ctx)
 
 	if (!sc)
 		return 1;
-	at = sc->rec.nkernel + sc->rec.nuser;
-	if (sc->rec.nuser >= LT_MAX_USER || at >= LT_DATA_WORDS) {
-		sc->rec.unwind_status = LT_UNWIND_FULL;
+	at = sc->rec.head.nkernel + sc->rec.head.nuser;
+	if (sc->rec.head.nuser >= LT_MAX_USER || at >= LT_DATA_WORDS) {
+		sc->rec.head.unwind_status = LT_UNWIND_FULL;
 		return 1;
 	}
 	pc = sc->frame.pc;
 	sc->rec.data[at] = pc;
-	sc->rec.nuser++;
+	sc->rec.head.nuser++;
 	if (!sc->exact)
 		pc--;
 	if (pc < sc->module.start || pc >= sc->module.end) {
@@ -163,18 +163,18 @@ static long unwind_frame(u32 i, void *ctx)
 	if (sc->module.file) {
 		word = find_row(sc->module.file, sc->module.rows, pc - sc->module.bias);
 		if (word == LT_NO_ROW) {
-			sc->rec.unwind_status = LT_UNWIND_NO_ROW;
+			sc->rec.head.unwind_status = LT_UNWIND_NO_ROW;
 			return 1;
 		}
 		__builtin_memcpy(&row, &word, sizeof(row));
-	} else if (sc->rec.nuser > 1 && sc->frame.bp < sc->frame.sp) {
-		sc->rec.unwind_status = LT_UNWIND_NO_MODULE;
+	} else if (sc->rec.head.nuser > 1 && sc->frame.bp < sc->frame.sp) {
+		sc->rec.head.unwind_status = LT_UNWIND_NO_MODULE;
 		return 1;
 	}
 	sc->exact = 0;
 	sc->value = 0;
 	if (lt_row_register(row) >= 0 && read_register(sc, lt_row_register(row))) {
-		sc->rec.unwind_status = LT_UNWIND_UNSUPPORTED;
+		sc->rec.head.unwind_status = LT_UNWIND_UNSUPPORTED;
 		return 1;
 	}
 	sc->unknown_registers |= LT_CALLEE_SAVED;
@@ -185,7 +185,7 @@ static long unwind_frame(u32 i, void *ctx)
 		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
 		    bpf_probe_read_user(&sc->frame.sp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RSP)) ||
 		    bpf_probe_read_user(&sc->frame.bp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RBP))) {
-			sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
 		sc->exact = 1;
@@ -195,12 +195,12 @@ static long unwind_frame(u32 i, void *ctx)
 	}
 	if (step.status == LT_STEP_DEREF) {
 		if (bpf_probe_read_user(&step.cfa, 8, (void *)step.cfa_at)) {
-			sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
 		step.cfa += step.cfa_add;
 	} else if (step.status != LT_STEP_CFA) {
-		sc->rec.unwind_status = step.status;
+		sc->rec.head.unwind_status = step.status;
 		return 1;
 	}
 	if (step.saved_bp == LT_BP_FROM_CFA)
@@ -209,17 +209,17 @@ static long unwind_frame(u32 i, void *ctx)
 	ra = step.ra;
 	if ((!ra && bpf_probe_read_user(&ra, 8, (void *)(step.cfa - 8))) ||
 	    (step.saved_bp && bpf_probe_read_user(&bp, 8, (void *)step.bp_at))) {
-		sc->rec.unwind_status = LT_UNWIND_READ_FAULT;
+		sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 		return 1;
 	}
 	if (!ra) {
-		sc->rec.unwind_status = LT_UNWIND_END;
+		sc->rec.head.unwind_status = LT_UNWIND_END;
 		return 1;
 	}
 	/* vfork has no frame: its caller's sp is its own */
 	if (row.kind != LT_ROW_STACK_SWITCH &&
 	    (step.cfa < sc->frame.sp || (step.cfa == sc->frame.sp && !step.ra))) {
-		sc->rec.unwind_status = LT_UNWIND_BAD_FRAME;
+		sc->rec.head.unwind_status = LT_UNWIND_BAD_FRAME;
 		return 1;
 	}
 	sc->frame.pc = ra;
@@ -238,16 +238,16 @@ static long python_frame(u32 i, void *ctx)
 
 	if (!sc)
 		return 1;
-	if (!sc->py.frame || sc->rec.npy >= LT_MAX_PY)
+	if (!sc->py.frame || sc->rec.head.npy >= LT_MAX_PY)
 		return 1;
 	if (!py_read_frame(&sc->py, &f)) {
-		sc->rec.py_status = 3;
+		sc->rec.head.py_status = 3;
 		return 1;
 	}
 	/* 3.15's last frame is the thread's base: no eval loop runs it. */
 	if (sc->py.config.minor >= 15 && f.owner >= 3 && !sc->py.frame)
 		return 1;
-	at = sc->rec.nkernel + sc->rec.nuser + 3 * sc->rec.npy;
+	at = sc->rec.head.nkernel + sc->rec.head.nuser + 3 * sc->rec.head.npy;
 	if (at > LT_DATA_WORDS - 3)
 		return 1;
 	sc->rec.data[at] = f.code;
@@ -257,7 +257,7 @@ static long python_frame(u32 i, void *ctx)
 	at++;
 	if (at < LT_DATA_WORDS)
 		sc->rec.data[at] = ((u64)f.owner << 32) | f.firstlineno;
-	sc->rec.npy++;
+	sc->rec.head.npy++;
 	return 0;
 }
 
@@ -268,11 +268,11 @@ static __noinline int send_task(struct scratch *sc)
 
 	if (!sc)
 		return 0;
-	t->hdr = sc->rec.hdr;
+	t->hdr = sc->rec.head.hdr;
 	t->hdr.kind = LT_REC_PY_TASK;
 	t->hdr.size = sizeof(*t);
-	t->generation = sc->rec.generation;
-	t->id = sc->rec.id;
+	t->generation = sc->rec.head.generation;
+	t->id = sc->rec.head.id;
 	py_find_task(&sc->py, t);
 	if ((t->task || t->handler_type) && bpf_ringbuf_output(&ring, t, sizeof(*t), BPF_RB_NO_WAKEUP))
 		count_drop(LT_DROP_CAPTURE_RING_FULL);
@@ -290,7 +290,7 @@ static __always_inline u32 append_v8(struct scratch *sc, u32 words)
 	size = n * sizeof(struct lt_v8_frame);
 	if (bpf_probe_read_kernel(&sc->rec.data[words], size, sc->v8.frames))
 		return 0;
-	sc->rec.nv8 = n;
+	sc->rec.head.nv8 = n;
 	return size;
 }
 
@@ -302,14 +302,14 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 	struct walk w = {.lane = lane};
 	struct lt_process *p;
 	struct pt_regs *regs;
-	struct lt_capture *r;
+	struct lt_capture_head *r;
 	u64 id;
 	long n;
 
 	if (!sc)
 		return 0;
 	regs = user_regs(bpf_get_current_task_btf());
-	r = &sc->rec;
+	r = &sc->rec.head;
 	id = ++s->captures;
 	fill_header(&r->hdr, LT_REC_CAPTURE, 0, request->now, request->index, tgid, s->tid);
 	r->generation = s->generation;
@@ -328,7 +328,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 	r->weight_ns = request->weight_ns;
 	r->unwind_status = LT_UNWIND_OFF;
 
-	n = bpf_get_stack(ctx, r->data, LT_MAX_KERNEL * 8, 0);
+	n = bpf_get_stack(ctx, sc->rec.data, LT_MAX_KERNEL * 8, 0);
 	r->nkernel = n > 0 ? (u32)n / 8 : 0;
 	if (r->nkernel > LT_MAX_KERNEL)
 		r->nkernel = LT_MAX_KERNEL;
@@ -358,7 +358,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 				send_task(sc);
 		}
 	} else {
-		r->data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;
+		sc->rec.data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;
 		r->nuser = 1;
 	}
 
@@ -370,7 +370,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		size += append_v8(sc, words);
 	size += __builtin_offsetof(struct lt_capture, data);
 	r->hdr.size = size;
-	if (size > sizeof(*r))
+	if (size > sizeof(sc->rec))
 		return 0;
 	if (bpf_ringbuf_output(&ring, r, size, wake_flag())) {
 		count_drop(LT_DROP_CAPTURE_RING_FULL);

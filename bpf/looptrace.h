@@ -387,8 +387,8 @@ enum lt_record_kind {
 	LT_REC_PATH = 5,       /* struct lt_path */
 	LT_REC_LOOP_FOUND = 6, /* struct lt_loop_event: a slot was taken */
 	LT_REC_SUSPECT = 7,    /* struct lt_hdr: a loop runs long; sent with a wake-up */
-	LT_REC_POLLED = 8,     /* struct lt_hdr: a probe saw the loop poll; once a probe, with a wake-up */
-	LT_REC_PY_TASK = 9,    /* struct lt_py_task: right before the capture that it belongs to */
+	LT_REC_POLLED = 8,  /* struct lt_hdr: a probe saw a suspect loop poll; once a probe, with a wake-up */
+	LT_REC_PY_TASK = 9, /* struct lt_py_task: right before the capture that it belongs to */
 };
 
 struct lt_hdr {
@@ -418,8 +418,8 @@ struct lt_stall {
 
 enum lt_capture_reason { LT_CAPTURE_SWITCH = 1, LT_CAPTURE_SAMPLE = 2 };
 
-/* Stacks of one moment. data: kernel frames, user frames, py frames of 3 words each, v8 frames of 5. */
-struct lt_capture {
+/* Stacks of one moment: how many frames of which kind, and where the thread was. */
+struct lt_capture_head {
 	struct lt_hdr hdr;
 	__u64 generation;
 	__u64 seq;    /* iteration */
@@ -435,6 +435,11 @@ struct lt_capture {
 	__u64 r9, r15;	 /* V8's bytecode handlers: the present bytecode offset, the dispatch table */
 	__u32 nv8;
 	__u32 pad;
+};
+
+/* data: kernel frames, user frames, py frames of 3 words each, v8 frames of 5. */
+struct lt_capture {
+	struct lt_capture_head head;
 	__u64 data[LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY + 5 * LT_MAX_V8];
 };
 

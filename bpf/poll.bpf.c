@@ -48,6 +48,7 @@ static __noinline int poll_entry(u32 kind)
 	struct lt_stats *st;
 	struct lt_slot *s;
 	u32 index, verdict;
+	int suspect;
 	u64 now;
 
 	if (kind == LT_POLL_IO_URING && !lt_poll_kind(LT_NR_io_uring_enter, regs->dx, regs->r10))
@@ -69,6 +70,7 @@ static __noinline int poll_entry(u32 kind)
 		leave_hook(s);
 		return 0;
 	}
+	suspect = s->phase == LT_PHASE_BUSY && now - s->it.start_ns >= suspect_ns;
 	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN) {
 		if (s->it.began == LT_BEGAN_ENTERED && s->it.in_poll) {
 			st = bpf_map_lookup_elem(&stats, &index);
@@ -82,7 +84,8 @@ static __noinline int poll_entry(u32 kind)
 	lt_begin(s, now, LT_BEGAN_ENTERED);
 	pulse(index, now);
 	leave_hook(s);
-	if (s->probe_seen != probe) {
+	/* Only who may be the reason for the probe: it is there for every loop, and a wake-up is dear. */
+	if (suspect && s->probe_seen != probe) {
 		s->probe_seen = probe;
 		send_bare(LT_REC_POLLED, s, index, now);
 	}

@@ -35,6 +35,16 @@ TEST(Host, IdStandsForTheMachineIdWithoutShowingIt) {
   EXPECT_EQ(host.id, read_host_info(path).id);
 }
 
+TEST(Host, ThreadsAreThoseOfAllProcesses) {
+  const std::string path = testing::TempDir() + "/loadavg";
+  std::ofstream(path) << "0.20 0.18 0.12 1/10345 11206\n";
+  EXPECT_EQ(count_host_threads(path), 10345u);
+  std::ofstream(path) << "nothing of the kind\n";
+  EXPECT_EQ(count_host_threads(path), 0u);
+  EXPECT_EQ(count_host_threads("/nonexistent"), 0u);
+  EXPECT_GT(count_host_threads(), 0u);
+}
+
 TEST(Host, NoMachineIdIsNoId) { EXPECT_EQ(read_host_info("/nonexistent").id, ""); }
 
 }  // namespace

@@ -33,6 +33,27 @@ TEST(Queue, MessagesWithoutBytesAreBoundedToo) {
   EXPECT_LE(taken, 11);
 }
 
+TEST(Queue, QuestionsLeaveRoomForWhatHasHappened) {
+  MessageQueue queue(100 * sizeof(Message));
+  Message question;
+  question.kind = Message::Kind::open_due;
+  int asked = 0;
+  while (asked < 1000 && queue.push(question)) ++asked;
+  EXPECT_LE(asked, 26);
+  EXPECT_TRUE(queue.push(Message{}));
+}
+
+TEST(Queue, HandsOutLittleAtATime) {
+  MessageQueue queue(16u << 20);
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(queue.push(of_size(10'000)));
+  size_t taken = 0;
+  for (auto batch = queue.take(milliseconds(0)); !batch.empty(); batch = queue.take(milliseconds(0))) {
+    EXPECT_LE(batch.size(), 30u);
+    taken += batch.size();
+  }
+  EXPECT_EQ(taken, 1000u);
+}
+
 TEST(Queue, KeepsTheOrder) {
   MessageQueue queue(1 << 20);
   for (uint32_t i = 0; i < 100; ++i) {

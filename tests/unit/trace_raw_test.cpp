@@ -13,17 +13,17 @@ namespace {
 
 std::vector<std::byte> capture_bytes(uint32_t kernel, uint32_t user, uint32_t python) {
   const size_t words = kernel + user + 3 * python;
-  std::vector<std::byte> bytes(offsetof(lt_capture, data) + words * 8);
-  lt_capture head{};
+  std::vector<std::byte> bytes(sizeof(lt_capture_head) + words * 8);
+  lt_capture_head head{};
   head.hdr.kind = LT_REC_CAPTURE;
   head.hdr.size = static_cast<uint32_t>(bytes.size());
   head.nkernel = kernel;
   head.nuser = user;
   head.npy = python;
-  std::memcpy(bytes.data(), &head, offsetof(lt_capture, data));
+  std::memcpy(bytes.data(), &head, sizeof(lt_capture_head));
   for (size_t i = 0; i < words; ++i) {
     const uint64_t word = 0x100 + i;
-    std::memcpy(bytes.data() + offsetof(lt_capture, data) + i * 8, &word, 8);
+    std::memcpy(bytes.data() + sizeof(lt_capture_head) + i * 8, &word, 8);
   }
   return bytes;
 }
@@ -47,7 +47,7 @@ TEST(Raw, JavaScriptFramesComeLast) {
   const auto size = static_cast<uint32_t>(bytes.size());
   const uint32_t count = 2;
   std::memcpy(bytes.data() + offsetof(lt_hdr, size), &size, sizeof size);
-  std::memcpy(bytes.data() + offsetof(lt_capture, nv8), &count, sizeof count);
+  std::memcpy(bytes.data() + offsetof(lt_capture_head, nv8), &count, sizeof count);
   auto c = decode_capture(bytes);
   ASSERT_TRUE(c);
   ASSERT_EQ(c->v8.size(), 2u);
@@ -57,7 +57,7 @@ TEST(Raw, JavaScriptFramesComeLast) {
   EXPECT_EQ(c->python[0].code, 0x103u);
 
   for (const uint32_t wrong : {uint32_t{3}, uint32_t{LT_MAX_V8 + 1}, UINT32_MAX, uint32_t{0x06666667}}) {
-    std::memcpy(bytes.data() + offsetof(lt_capture, nv8), &wrong, sizeof wrong);
+    std::memcpy(bytes.data() + offsetof(lt_capture_head, nv8), &wrong, sizeof wrong);
     EXPECT_FALSE(decode_capture(bytes)) << wrong;
   }
 }
@@ -82,8 +82,8 @@ TEST(Raw, InterpretedFramesAreToldApartByWhatTheyRun) {
 }
 
 TEST(Raw, CountsThatDoNotFitTheSizeAreRefused) {
-  for (const size_t field :
-       {offsetof(lt_capture, nkernel), offsetof(lt_capture, nuser), offsetof(lt_capture, npy)}) {
+  for (const size_t field : {offsetof(lt_capture_head, nkernel), offsetof(lt_capture_head, nuser),
+                             offsetof(lt_capture_head, npy)}) {
     for (const uint32_t wrong : {uint32_t{4}, uint32_t{LT_MAX_USER + 1}, UINT32_MAX, uint32_t{0x55555556}}) {
       auto bytes = capture_bytes(1, 1, 1);
       std::memcpy(bytes.data() + field, &wrong, 4);
@@ -125,7 +125,7 @@ TEST(Raw, HostileBytesNeverReadOutside) {
     }
     const std::span<const std::byte> span(bytes.get(), size);
     if (const auto c = decode_capture(span)) {
-      EXPECT_LE((c->kernel.size() + c->user.size() + 3 * c->python.size()) * 8 + offsetof(lt_capture, data),
+      EXPECT_LE((c->kernel.size() + c->user.size() + 3 * c->python.size()) * 8 + sizeof(lt_capture_head),
                 size);
     }
     (void)record_as<lt_stall>(span, LT_REC_STALL);

@@ -3,6 +3,8 @@
 
 #include <sys/utsname.h>
 
+#include <cstdlib>
+
 #include "base/files.h"
 #include "base/sha256.h"
 
@@ -18,6 +20,14 @@ HostInfo read_host_info(const std::string& machine_id_path) {
     if (!machine_id.empty()) host.id = sha256_hex("looptrace host " + std::string(machine_id)).substr(0, 32);
   }
   return host;
+}
+
+uint32_t count_host_threads(const std::string& loadavg_path) {
+  const auto text = read_file(loadavg_path);
+  const size_t slash = text ? text->find('/') : std::string::npos;
+  return slash == std::string::npos
+             ? 0
+             : static_cast<uint32_t>(std::strtoul(text->c_str() + slash + 1, nullptr, 10));
 }
 
 }  // namespace looptrace

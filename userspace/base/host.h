@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace looptrace {
@@ -12,5 +13,8 @@ struct HostInfo {
 };
 
 HostInfo read_host_info(const std::string& machine_id_path = "/etc/machine-id");
+
+/// How many threads there are now; 0 where that is not to be read. "0.20 0.18 0.12 1/80 11206": 80.
+uint32_t count_host_threads(const std::string& loadavg_path = "/proc/loadavg");
 
 }  // namespace looptrace

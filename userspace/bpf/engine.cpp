@@ -221,6 +221,9 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
     bpf_map__set_max_entries(map, options.max_loops);
   }
   bpf_map__set_max_entries(maps.ring, options.ring_bytes);
+  // More loops are more processes, with their mappings.
+  bpf_map__set_max_entries(maps.processes, std::max(bpf_map__max_entries(maps.processes), options.max_loops));
+  bpf_map__set_max_entries(maps.modules, std::max(bpf_map__max_entries(maps.modules), options.max_loops * 4));
 
   const auto& progs = skel->progs;
   bpf_program__set_autoload(progs.on_cgroup, options.report_cgroups);

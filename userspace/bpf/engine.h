@@ -31,8 +31,8 @@ struct EngineOptions {
   bool report_cgroups =
       false;  ///< a process that moves to another cgroup is reported as if it had called exec
   bool stacks = true;
-  bool try_fentry = true;  ///< features.h has found it to work: loading in vain costs 60 ms
-  uint32_t max_loops = 1024;
+  bool try_fentry = true;          ///< features.h has found it to work: loading in vain costs 60 ms
+  uint32_t max_loops = 1024;       ///< 4.3 KB of kernel memory each
   uint32_t ring_bytes = 8u << 20;  ///< a power of two, at least a page
   uint32_t sample_hz = 0;  ///< 0: the timer tick, or cpu-clock where the threshold is too short for it
 };

@@ -14,6 +14,7 @@
 #include "trace/raw.h"
 #include "trace/stack_builder.h"
 #include "trace/stack_tally.h"
+#include "trace/stats_mark.h"
 
 namespace looptrace {
 
@@ -64,7 +65,7 @@ struct LoopState {
   uint64_t open_time_ns = 0;       ///< its start as given there: both records of an id tell the same time
   uint64_t reported_mark_ns = 0;   ///< largest mark reported as open
   std::optional<lt_py_task> task;  ///< came in last: of the capture that follows
-  lt_stats last{};                 ///< at the last interval
+  StatsMark last;                  ///< at the last interval
   StackTally stacks, last_stacks;
   uint64_t last_busy_ns = 0, last_idle_ns = 0;
 

@@ -56,13 +56,20 @@ HookPolicy to_policy(HookMode mode) {
   return HookPolicy::automatic;
 }
 
+// The kernel has 4.3 KB for each loop from the start: as many as there may be, and no more. Each thread of a
+// large host may be a loop, and some will come.
+uint32_t enough_loops(bool everything) {
+  const uint32_t threads = count_host_threads();
+  return std::clamp<uint32_t>(threads + threads / 4, everything ? 4096 : 1024, 32768);
+}
+
 TraceConfig to_config(const Options& options, const std::string& version, std::vector<Capability> features) {
   TraceConfig config;
   config.engine.threshold_ns = options.threshold_ns;
   config.engine.hook = to_policy(options.hook);
   config.engine.stacks = options.stacks;
   const bool everything = options.targets.empty() || options.targets.all;
-  config.engine.max_loops = options.max_loops.value_or(everything ? 4096 : 1024);
+  config.engine.max_loops = options.max_loops.value_or(enough_loops(everything));
   if (options.ring_bytes) config.engine.ring_bytes = static_cast<uint32_t>(*options.ring_bytes);
   if (options.sample_hz) config.engine.sample_hz = *options.sample_hz;
   const TargetOptions& t = options.targets;

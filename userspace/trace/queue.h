@@ -29,24 +29,34 @@ class MessageQueue {
  public:
   explicit MessageQueue(size_t limit_bytes) : limit_(limit_bytes) {}
 
-  /// False if it is full: the caller counts the loss.
+  /// False if it is full: the caller counts the loss. A question may take a quarter only: whoever is that
+  /// late with what has happened has no time for what is going on.
   bool push(Message message) {
     {
       std::lock_guard lock(mutex_);
-      if (bytes_ + message.bytes.size() > limit_) return false;
-      bytes_ += message.bytes.size() + sizeof(Message);
+      const size_t limit = message.kind == Message::Kind::open_due ? limit_ / 4 : limit_;
+      if (bytes_ + message.bytes.size() > limit) return false;
+      bytes_ += cost(message);
       messages_.push_back(std::move(message));
     }
     ready_.notify_one();
     return true;
   }
 
-  /// All that waits; empty after `timeout`, or at once after stop().
-  std::deque<Message> take(std::chrono::milliseconds timeout) {
+  /// The next of what waits, in order: kBatchBytes of it at most, so that what is being worked on is little
+  /// beside the limit. Empty after `timeout`, or at once after stop().
+  std::vector<Message> take(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     ready_.wait_for(lock, timeout, [&] { return stopped_ || !messages_.empty(); });
-    bytes_ = 0;
-    return std::exchange(messages_, {});
+    std::vector<Message> batch;
+    for (size_t taken = 0; !messages_.empty() && taken < kBatchBytes;) {
+      const size_t bytes = cost(messages_.front());
+      taken += bytes;
+      bytes_ -= bytes;
+      batch.push_back(std::move(messages_.front()));
+      messages_.pop_front();
+    }
+    return batch;
   }
 
   void stop() {
@@ -58,6 +68,9 @@ class MessageQueue {
   }
 
  private:
+  static constexpr size_t kBatchBytes = 256u << 10;
+  static size_t cost(const Message& message) { return message.bytes.size() + sizeof(Message); }
+
   const size_t limit_;
   std::mutex mutex_;
   std::condition_variable ready_;

@@ -36,11 +36,11 @@ const lt_hdr* record_header(std::span<const std::byte> bytes) {
 
 std::optional<RawCapture> decode_capture(std::span<const std::byte> bytes) {
   const lt_hdr* hdr = record_header(bytes);
-  constexpr size_t head = offsetof(lt_capture, data);
+  constexpr size_t head = sizeof(lt_capture_head);
   if (!hdr || hdr->kind != LT_REC_CAPTURE || hdr->size < head) return std::nullopt;
   RawCapture c;
   std::memcpy(&c.head, bytes.data(), head);
-  const lt_capture& h = c.head;
+  const lt_capture_head& h = c.head;
   if (h.nkernel > LT_MAX_KERNEL || h.nuser > LT_MAX_USER || h.npy > LT_MAX_PY || h.nv8 > LT_MAX_V8)
     return std::nullopt;
   const size_t words = h.nkernel + h.nuser + 3 * h.npy;

@@ -26,7 +26,7 @@ static_assert(sizeof(lt_row) == 8 && sizeof(lt_module) == 32);
 
 /// Stacks of one moment, checked: counts and sizes agree.
 struct RawCapture {
-  lt_capture head;  // all but data, which is in the vectors
+  lt_capture_head head;
   std::vector<uint64_t> kernel, user;
   std::vector<lt_py_frame> python;
   std::optional<lt_py_task> task;  ///< what they ran for, where BPF knew to look

@@ -156,6 +156,8 @@ Result<void> Tracer::setup() {
   symbolizer_ = std::make_unique<Symbolizer>(Symbolizer::Options{config_.source_lines});
   stacks_ = std::make_unique<StackBuilder>(*symbolizer_);
   assembler_ = std::make_unique<Assembler>(*stacks_, procfs_, options.threshold_ns);
+  shared_pollers_ =
+      std::make_unique<SharedPollers>([this](uint32_t index) -> lt_slot& { return engine_->slot(index); });
   watcher_ = std::make_unique<Watcher>(
       *engine_, options.threshold_ns,
       [this](uint32_t slot, uint64_t start_ns) {
@@ -163,7 +165,7 @@ Result<void> Tracer::setup() {
         m.kind = Message::Kind::open_due;
         m.slot = slot;
         m.start_ns = start_ns;
-        if (!queue_.push(std::move(m))) ++queue_full_events_;
+        return queue_.push(std::move(m));
       },
       [this] {
         const uint64_t one = 1;
@@ -350,7 +352,7 @@ void Tracer::check(Result<void> result) {
 
 void Tracer::handle(const Message& m) {
   if (m.kind == Message::Kind::open_due) {
-    open_due(m.slot, m.start_ns);
+    watcher_->answer(m.slot, m.start_ns, open_due(m.slot, m.start_ns));
   } else {
     handle_record(m.bytes);
   }
@@ -436,11 +438,13 @@ void Tracer::loop_found(const lt_loop_event& event) {
   const uint32_t index = event.hdr.slot;
   if (index >= loops_.size() || loops_[index].generation == event.generation) return;
   LoopState& loop = loops_[index];
+  shared_pollers_->gone(loop.tgid, index);  // if the word that the last one is gone was lost
   loop = LoopState{};
   loop.slot = index;
   loop.tgid = event.hdr.tgid;
   loop.tid = event.hdr.tid;
   loop.generation = event.generation;
+  shared_pollers_->found(loop.tgid, index);
   if (!config_.engine.every_process) {
     auto it = matches_.find(loop.tgid);
     if (it == matches_.end()) {
@@ -490,6 +494,7 @@ void Tracer::loop_gone(const lt_loop_event& event) {
   if (index >= loops_.size()) return;
   LoopState& loop = loops_[index];
   if (!loop.tid || loop.generation + 1 != event.generation) return;
+  shared_pollers_->gone(loop.tgid, index);
   const lt_stats& stats = engine_->stats(index);
   if (!loop.ignored) {
     if (engine_->slot(index).confirmed && !loop.silent()) {
@@ -591,17 +596,6 @@ bool Tracer::parked(const LoopState& loop, const lt_slot& slot, const lt_iterati
   return false;
 }
 
-void Tracer::mark_shared_pollers(uint32_t tgid, int32_t fd) {
-  std::vector<uint32_t> sharing;
-  for (const LoopState& loop : loops_) {
-    if (!loop.tid || loop.tgid != tgid) continue;
-    const lt_slot& slot = engine_->slot(loop.slot);
-    if (slot.loop.call.kind == LT_POLL_EPOLL && slot.loop.call.fd == fd) sharing.push_back(loop.slot);
-  }
-  if (sharing.size() < 2) return;
-  for (const uint32_t index : sharing) engine_->slot(index).user_flags |= LT_SLOT_SHARED_POLLER;
-}
-
 void Tracer::emit(const Stall& stall) {
   if (stall.state == StallState::closed) ++stalls_emitted_;  // its open records are no stalls of their own
   check(sink_.stall(stall));
@@ -612,7 +606,7 @@ void Tracer::stall(const lt_stall& record) {
   if (!loop) ++orphan_stalls_;
   if (!loop || loop->silent()) return;
   const lt_slot& slot = engine_->slot(loop->slot);
-  if (record.poll_kind == LT_POLL_EPOLL) mark_shared_pollers(loop->tgid, record.poll_fd);
+  if (record.poll_kind == LT_POLL_EPOLL) shared_pollers_->mark(loop->tgid, monotonic_ns());
   if (parked(*loop, slot, record.it)) {
     ++parked_;
     return;
@@ -626,6 +620,7 @@ void Tracer::stall(const lt_stall& record) {
   emit(assembler_->build(*loop, process, view, comm_text(record.comm), was_open ? loop->open_id : next_id(),
                          stale));
   if (stale) processes_->refresh(process, monotonic_ns());
+  loop->turn_to(record.it.seq + 1);  // thousands of loops may never stall again
 }
 
 void Tracer::keep_live_target(LoopState& loop, const lt_slot& s) {
@@ -687,36 +682,36 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   assembler_->count_mended(loop, status, c.head.unwind_status);
 }
 
-void Tracer::open_due(uint32_t index, uint64_t start_ns) {
-  if (index >= loops_.size()) return;
+uint64_t Tracer::open_due(uint32_t index, uint64_t start_ns) {
+  if (index >= loops_.size()) return UINT64_MAX;
   LoopState& loop = loops_[index];
-  if (!loop.tid || loop.silent()) return;
+  if (!loop.tid || loop.silent()) return UINT64_MAX;
   lt_slot& live = engine_->slot(index);
   auto s = snapshot(live);
-  if (!s || s->generation != loop.generation || s->phase != LT_PHASE_BUSY || s->it.start_ns != start_ns ||
-      !s->confirmed)
-    return;
+  if (!s) return 0;
+  if (s->generation != loop.generation || s->phase != LT_PHASE_BUSY || s->it.start_ns != start_ns)
+    return UINT64_MAX;
   const uint64_t now = monotonic_ns();
   const uint64_t threshold = config_.engine.threshold_ns;
   const uint64_t age = now - start_ns;
-  if (age < threshold) return;
+  if (!s->confirmed || age < threshold) return 0;
   if (!s->running && s->off_reason == LT_OFF_BLOCKED && s->off_fd >= 0) keep_live_target(loop, *s);
   uint64_t mark = threshold;
   while (mark * 10 <= age) mark *= 10;
-  if (loop.open_seq == s->it.seq && loop.reported_mark_ns >= mark) return;
+  if (loop.open_seq == s->it.seq && loop.reported_mark_ns >= mark) return mark;
 
   const lt_slot before = *s;
   book_until(*s, now, engine_->hook_since());
   const bool trust = config_.engine.hook != HookPolicy::automatic;
-  if (lt_judge(&s->it, age, threshold, trust) != LT_IS_STALL) return;
+  if (lt_judge(&s->it, age, threshold, trust) != LT_IS_STALL) return 0;
   if (s->loop.call.kind == LT_POLL_EPOLL) {
-    mark_shared_pollers(loop.tgid, s->loop.call.fd);
+    shared_pollers_->mark(loop.tgid, now);
     if (mark > threshold) {
       // A loop whose epoll fd is gone has ended; what runs now is something else.
       const auto link = procfs_.link(static_cast<pid_t>(loop.tgid), "fd/" + std::to_string(s->loop.call.fd));
       if (link && link->find("eventpoll") == std::string::npos) {
         live.user_flags |= LT_SLOT_RELEARN;
-        return;
+        return UINT64_MAX;
       }
     }
   }
@@ -729,8 +724,8 @@ void Tracer::open_due(uint32_t index, uint64_t start_ns) {
     }
     see_holder(loop, before);
   }
-  if (parked(loop, live, s->it)) return;
-  if (config_.max_stalls && stalls_emitted_ >= *config_.max_stalls) return;
+  if (parked(loop, live, s->it)) return 0;
+  if (config_.max_stalls && stalls_emitted_ >= *config_.max_stalls) return UINT64_MAX;
   if (loop.open_seq != s->it.seq) {
     loop.open_seq = s->it.seq;
     loop.open_id = next_id();
@@ -741,6 +736,7 @@ void Tracer::open_due(uint32_t index, uint64_t start_ns) {
   const IterationView view{s->it, now, LT_ENDED_POLL, s->loop.call.kind, s->loop.call.fd, true};
   emit(assembler_->build(loop, process, view, comm_text(s->comm), loop.open_id, stale));
   if (stale) processes_->refresh(process, now);
+  return mark;
 }
 
 void Tracer::warn(std::string code, std::string message) {
@@ -757,6 +753,7 @@ void Tracer::report_drops() {
   if (const uint64_t n = queue_full_stalls_) drops["stall_queue_full"] = n;
   if (const uint64_t n = queue_full_stacks_) drops["stack_queue_full"] = n;
   if (const uint64_t n = queue_full_events_) drops["event_queue_full"] = n;
+  if (const uint64_t n = watcher_->refused()) drops["open_queue_full"] = n;
   if (orphan_stalls_) drops["stall_of_unknown_loop"] = orphan_stalls_;
   summary_.switches_healed = kernel[LT_DROP_SWITCH_HEALED];
   summary_.stacks = assembler_->stacks();
@@ -769,7 +766,9 @@ void Tracer::report_drops() {
     if (reason.ends_with("ring_full")) what += "; raise --ring-bytes or the threshold";
     if (reason == drop_name(LT_DROP_HOOK_MISSED))
       what += "; iterations may have been merged, or parts of them misjudged";
-    if (reason.ends_with("queue_full")) what += "; the reader of the output is too slow";
+    if (reason.ends_with("queue_full")) {
+      what += "; the reader of the output is too slow, or stalls are too many: raise the threshold";
+    }
     reported = n;
     warn(reason, what);
   }
@@ -812,6 +811,7 @@ void Tracer::reconcile() {
       if (loops_[i].tid && loops_[i].generation + 1 == slot.generation) {
         loop_gone(event);
       } else if (loops_[i].generation != slot.generation) {  // found and gone between two looks
+        shared_pollers_->gone(loops_[i].tgid, i);
         loops_[i] = LoopState{};
         loops_[i].generation = slot.generation;
         engine_->free_slot(i);
@@ -856,20 +856,15 @@ void Tracer::report_loop(LoopState& loop, uint64_t now, uint64_t interval, uint6
   r.unconfirmed = stats.unconfirmed - loop.last.unconfirmed;
   r.stacks = loop.stacks.since(loop.last_stacks);
   loop.last_stacks = loop.stacks;
-  const auto diff = [](const auto& now_counts, const auto& last_counts) {
-    std::vector<uint32_t> counts(LT_HIST_BUCKETS);
-    for (size_t i = 0; i < counts.size(); ++i) counts[i] = now_counts[i] - last_counts[i];
-    return counts;
-  };
   if (hooked_part) {
-    r.iteration_counts = {diff(stats.iteration_hist, loop.last.iteration_hist),
+    r.iteration_counts = {loop.last.iteration_hist.since(stats.iteration_hist),
                           stats.iteration_sum_ns - loop.last.iteration_sum_ns};
     r.iteration = percentiles(kShape, r.iteration_counts.counts, stats.iteration_max_ns);
   }
-  r.wakeup_counts = {diff(stats.wakeup_hist, loop.last.wakeup_hist),
+  r.wakeup_counts = {loop.last.wakeup_hist.since(stats.wakeup_hist),
                      stats.wakeup_sum_ns - loop.last.wakeup_sum_ns};
   r.wakeup_delay = percentiles(kShape, r.wakeup_counts.counts, stats.wakeup_max_ns);
-  loop.last = stats;
+  loop.last.set(stats);
   loop.last_busy_ns = busy;
   loop.last_idle_ns = idle;
   check(sink_.loop(r));

@@ -19,6 +19,7 @@
 #include "trace/assembler.h"
 #include "trace/processes.h"
 #include "trace/queue.h"
+#include "trace/shared_pollers.h"
 #include "trace/stack_builder.h"
 #include "trace/watcher.h"
 
@@ -77,7 +78,8 @@ class Tracer {
   void see_task(RawCapture& c, LoopState& loop);
   void see_holder(LoopState& loop, const lt_slot& s);
   void stall(const lt_stall& record);
-  void open_due(uint32_t slot, uint64_t start_ns);
+  /// Up to which mark its open stall is dealt with: UINT64_MAX for good, 0 = ask again.
+  uint64_t open_due(uint32_t slot, uint64_t start_ns);
   void process_changed(const lt_process_event& event);
   void emit(const Stall& stall);
   void warn(std::string code, std::string message);
@@ -87,7 +89,6 @@ class Tracer {
   void housekeeping(uint64_t now);
   void reconcile();
   void rescan(uint64_t now);
-  void mark_shared_pollers(uint32_t tgid, int32_t fd);
   bool consider(uint32_t tgid);
   bool parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const;
   void keep_live_target(LoopState& loop, const lt_slot& snapshot);
@@ -108,6 +109,7 @@ class Tracer {
   std::unique_ptr<Symbolizer> symbolizer_;
   std::unique_ptr<StackBuilder> stacks_;
   std::unique_ptr<Assembler> assembler_;
+  std::unique_ptr<SharedPollers> shared_pollers_;
   std::unique_ptr<Watcher> watcher_;
   MessageQueue queue_;
 

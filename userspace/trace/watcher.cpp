@@ -35,7 +35,8 @@ Watcher::Watcher(Engine& engine, uint64_t threshold_ns, OpenDue open_due, std::f
       threshold_ns_(threshold_ns),
       open_due_(std::move(open_due)),
       drain_(std::move(drain)),
-      loops_(engine.slot_count()) {}
+      loops_(engine.slot_count()),
+      answers_(engine.slot_count()) {}
 
 Watcher::~Watcher() { stop(); }
 
@@ -91,6 +92,27 @@ uint64_t Watcher::idle_tick_ns() const {
   return std::clamp<uint64_t>(threshold_ns_ / 10 * 9, 2'000'000, 100'000'000);
 }
 
+void Watcher::ask(uint32_t i, uint64_t start_ns, uint64_t mark_ns) {
+  Answer& answer = answers_[i];
+  LoopWatch& loop = loops_[i];
+  if (answer.awaited.load(std::memory_order_acquire)) return;
+  const uint64_t switches = engine_.slot(i).switches;
+  if (answer.start_ns == start_ns && answer.mark_ns >= mark_ns && loop.asked_switches == switches) return;
+  loop.asked_switches = switches;
+  answer.awaited.store(true, std::memory_order_release);
+  if (open_due_(i, start_ns)) return;
+  answer.awaited.store(false, std::memory_order_release);
+  if (std::exchange(loop.refused_ns, start_ns) != start_ns) ++refused_;
+}
+
+void Watcher::answer(uint32_t slot, uint64_t start_ns, uint64_t mark_ns) {
+  if (slot >= answers_.size()) return;
+  Answer& answer = answers_[slot];
+  answer.start_ns = start_ns;
+  answer.mark_ns = mark_ns;
+  answer.awaited.store(false, std::memory_order_release);
+}
+
 uint64_t Watcher::look(uint64_t now) {
   uint64_t next = now + idle_tick_ns();
   bool probe = now < discover_until_ns_;
@@ -120,7 +142,7 @@ uint64_t Watcher::look(uint64_t now) {
     if (!saturated || age > threshold_ns_) wakers = true;
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
-    if (age >= mark && age - mark < kReportWindowNs) open_due_(i, start);
+    if (age >= mark && age - mark < kReportWindowNs) ask(i, start, mark);
     if (age < threshold_ns_) next = std::min(next, std::max(start + threshold_ns_, now + 1'000'000));
   }
   if (suspect || std::exchange(was_suspect_, suspect)) {

@@ -19,9 +19,11 @@ namespace looptrace {
 /// the timer's while nothing is suspect.
 class Watcher {
  public:
-  /// `open_due` is called in the watcher's thread with a slot and the start of its iteration, at each look
-  /// during the second after a mark: not every stall is certain at once.
-  using OpenDue = std::function<void(uint32_t slot, uint64_t start_ns)>;
+  /// `open_due` is called in the watcher's thread with a slot and the start of its iteration, at the looks of
+  /// the second after a mark until answer() says that the mark is dealt with: not every stall is certain at
+  /// once. It is called once more when the thread has run since, for it may wait for something else then.
+  /// There is one question of a slot at a time. False: it could not be asked.
+  using OpenDue = std::function<bool(uint32_t slot, uint64_t start_ns)>;
   /// `drain` asks for the ring to be read now: while a loop is suspect and once after. Otherwise nobody is in
   /// a hurry, and idle loops cost few wake-ups.
   Watcher(Engine& engine, uint64_t threshold_ns, OpenDue open_due, std::function<void()> drain);
@@ -35,6 +37,11 @@ class Watcher {
   /// New processes became targets: probe for a while, so that loops which never sleep are found. Any thread.
   void discover();
 
+  /// To open_due: that iteration is dealt with up to this mark, 0 = not yet. Any thread.
+  void answer(uint32_t slot, uint64_t start_ns, uint64_t mark_ns);
+  /// Iterations that could not be asked about.
+  uint64_t refused() const { return refused_; }
+
   uint64_t probes() const { return probes_; }
 
  private:
@@ -42,10 +49,17 @@ class Watcher {
     uint64_t start_ns = 0;     // of its iteration, when last looked at
     uint64_t resolved_ns = 0;  // when a probe last saw it poll
     uint32_t resolved = 0;     // how often in a row
+    uint64_t asked_switches = 0;
+    uint64_t refused_ns = 0;  // start of the last iteration that could not be asked about
+  };
+  struct Answer {
+    std::atomic<bool> awaited{false};  // the other members are the worker's while it is
+    uint64_t start_ns = 0, mark_ns = 0;
   };
 
   void run(std::stop_token stop);
   uint64_t look(uint64_t now);  ///< returns for how long there is nothing to look at, ns
+  void ask(uint32_t slot, uint64_t start_ns, uint64_t mark_ns);
   uint64_t idle_tick_ns() const;
 
   Engine& engine_;
@@ -54,6 +68,8 @@ class Watcher {
   const std::function<void()> drain_;
   bool was_suspect_ = false;
   std::vector<LoopWatch> loops_;
+  std::vector<Answer> answers_;
+  std::atomic<uint64_t> refused_{0};
   uint64_t discover_until_ns_ = 0;
   uint64_t wakers_until_ns_ = 0;
   std::atomic<uint64_t> probes_{0};
