@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The servers that tests/bench/run puts under load, each as people run it: (name, pid of the loop, load()).
+
+load() -> requests a second, and the 99th percentile of their time in ms, over about two seconds.
+"""
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+NGINX = """daemon off; worker_processes 1; error_log {dir}/error.log; pid {dir}/pid;
+events {{ worker_connections 1024; }}
+http {{ access_log off; keepalive_requests 1000000; server {{ listen 127.0.0.1:{port}; location / {{ return 200 "ok"; }} }} }}
+"""
+NODE = "require('http').createServer((q, s) => s.end('ok')).listen({port}, '127.0.0.1')"
+ASGI = """async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"no server came up on port {port}")
+
+
+def wrk(port, connections=64):
+    out = subprocess.run(["wrk", "--latency", "-t1", f"-c{connections}", "-d2s", f"http://127.0.0.1:{port}/"],
+                         capture_output=True, text=True).stdout
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
+    p99, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
+    return rate, float(p99) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
+
+
+def redis_benchmark(port):
+    out = subprocess.run(["redis-benchmark", "-p", str(port), "-P", "1", "-c", "50", "-n", "120000", "-t", "get", "--csv"],
+                         capture_output=True, text=True).stdout
+    names, values = ([field.strip('"') for field in line.split(",")] for line in out.strip().splitlines()[-2:])
+    row = dict(zip(names, values))
+    return float(row["rps"]), float(row["p99_latency_ms"])
+
+
+def servers():
+    """Starts one after the other, those that are installed; each is ended before the next."""
+    with tempfile.TemporaryDirectory() as work:
+        os.chmod(work, 0o755)
+        with open(f"{work}/app.py", "w") as app:
+            app.write(ASGI)
+        for name, needs in (("redis, -P 1, 50 clients", ("redis-server", "redis-benchmark")),
+                            ("nginx, one saturated worker", ("nginx", "wrk")),
+                            ("uvicorn on uvloop", ("uvicorn", "wrk")),
+                            ("Node.js http", ("node", "wrk"))):
+            missing = [n for n in needs if not shutil.which(n)]
+            if missing:
+                print(f"skipped: {name}: {', '.join(missing)} not installed (tests/provision bench)")
+                continue
+            port = free_port()
+            with open(f"{work}/nginx.conf", "w") as conf:
+                conf.write(NGINX.format(dir=work, port=port))
+            command = {"redis-server": ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", work],
+                       "nginx": ["nginx", "-c", f"{work}/nginx.conf"],
+                       "uvicorn": ["uvicorn", "--app-dir", work, "--port", str(port), "--loop", "uvloop", "--lifespan", "off",
+                                   "--no-access-log", "--log-level", "warning", "app:app"],
+                       "node": ["node", "-e", NODE.format(port=port)]}[needs[0]]
+            server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_for(port)
+                pid = server.pid
+                if needs[0] == "nginx":
+                    pid = int(open(f"/proc/{pid}/task/{pid}/children").read().split()[0])
+                yield name, pid, (lambda p=port: redis_benchmark(p)) if needs[0] == "redis-server" else (lambda p=port: wrk(p))
+            finally:
+                server.terminate()
+                server.wait()
