@@ -131,6 +131,12 @@ Capability fentry() {
       "none needed: looptrace uses the scheduler's tracepoints and a probe instead; with fentry every poll "
       "is "
       "seen at no cost to other processes";
+  // Switched off, fentry programs load and attach, and never run.
+  if (const auto on = read_file("/proc/sys/kernel/ftrace_enabled"); on && trim(*on) == "0") {
+    c.detail = "kernel.ftrace_enabled is 0";
+    c.mend = "sysctl kernel.ftrace_enabled=1: with fentry every poll is seen at no cost to other processes";
+    return c;
+  }
   BtfPtr kernel(btf__load_vmlinux_btf());
   if (!kernel) {
     c.detail = "no kernel BTF";
