@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 enum kind { KIND_EPOLL, KIND_POLL, KIND_SELECT };
-enum { MAX_RECORDS = 16384, MAX_LOOPS = 8, MAGIC = 0x6c747472 };
+enum { MAX_RECORDS = 16384, MAGIC = 0x6c747472 };
 
 struct iteration {
   uint64_t start_ns, end_ns, cpu_ns, runq_ns;
@@ -39,8 +39,9 @@ struct file {
   uint64_t magic, tid, count, lost;
   struct iteration iterations[MAX_RECORDS];
 };
-// One loop of a thread: its descriptor and when its poll last returned.
+// The loop of a thread: its descriptor and when its poll last returned.
 struct loop {
+  bool known;
   int fd;
   uint64_t returned_ns, cpu_ns, runq_ns;
 };
@@ -48,8 +49,7 @@ struct loop {
 static __thread struct file *log_file;
 static __thread bool unavailable;
 static __thread int schedstat = -1;
-static __thread struct loop loops[MAX_LOOPS];
-static __thread int loop_count;
+static __thread struct loop loop;
 static char log_dir[400];  // kept, since some servers empty their environment
 static uint64_t floor_ns = 500000;
 static enum kind wanted = KIND_EPOLL;
@@ -63,7 +63,7 @@ static uint64_t clock_now(clockid_t clock) {
 // A forked child's only thread has the log of its parent's.
 static void forget_parent(void) {
   log_file = 0;
-  loop_count = 0;
+  loop.known = false;
   if (schedstat >= 0) close(schedstat);
   schedstat = -1;
 }
@@ -110,88 +110,86 @@ static bool open_log(void) {
   return true;
 }
 
-static struct loop *loop_of(int fd) {
-  for (int i = 0; i < loop_count; i++) {
-    if (loops[i].fd == fd) return &loops[i];
-  }
-  if (loop_count == MAX_LOOPS) return 0;
-  loops[loop_count] = (struct loop){.fd = fd};
-  return &loops[loop_count++];
+// The thread's loop is the first descriptor that it polled. Polls of others are jumped to, as are those of
+// kinds that are not wanted: they leave no frame of ours on their stacks.
+static bool is_loop(enum kind kind, int fd) {
+  if (kind != wanted || !open_log()) return false;
+  if (!loop.known) loop = (struct loop){.known = true, .fd = fd};
+  return loop.fd == fd;
 }
 
-static void before_poll(enum kind kind, int fd) {
-  if (!open_log()) return;
-  const struct loop *loop = loop_of(fd);
-  if (!loop || !loop->returned_ns || clock_now(CLOCK_MONOTONIC) - loop->returned_ns < floor_ns) return;
+static void before_poll(enum kind kind) {
+  if (!loop.returned_ns || clock_now(CLOCK_MONOTONIC) - loop.returned_ns < floor_ns) return;
   if (log_file->count == MAX_RECORDS) {
     log_file->lost++;
     return;
   }
   struct iteration *i = &log_file->iterations[log_file->count];
-  *i = (struct iteration){.start_ns = loop->returned_ns, .kind = kind, .fd = (uint32_t)fd};
-  i->cpu_ns = clock_now(CLOCK_THREAD_CPUTIME_ID) - loop->cpu_ns;
-  i->runq_ns = runqueue_ns() - loop->runq_ns;
-  i->end_ns = clock_now(CLOCK_MONOTONIC);
+  *i = (struct iteration){.start_ns = loop.returned_ns, .kind = kind, .fd = (uint32_t)loop.fd};
+  for (int tries = 0; tries < 3; tries++) {  // until it was not preempted between the clocks
+    const uint64_t runq_ns = runqueue_ns();
+    i->cpu_ns = clock_now(CLOCK_THREAD_CPUTIME_ID) - loop.cpu_ns;
+    i->end_ns = clock_now(CLOCK_MONOTONIC);
+    i->runq_ns = runq_ns - loop.runq_ns;
+    if (runqueue_ns() == runq_ns) break;
+  }
   __atomic_store_n(&log_file->count, log_file->count + 1, __ATOMIC_RELEASE);
 }
 
-static void after_poll(int fd) {
-  if (!log_file) return;
-  struct loop *loop = loop_of(fd);
-  if (!loop) return;
-  loop->returned_ns = clock_now(CLOCK_MONOTONIC);
-  loop->cpu_ns = clock_now(CLOCK_THREAD_CPUTIME_ID);
-  loop->runq_ns = runqueue_ns();
+// The time of day first: whatever takes the CPU away from here on is part of the iteration.
+static void after_poll(void) {
+  loop.returned_ns = clock_now(CLOCK_MONOTONIC);
+  loop.runq_ns = runqueue_ns();
+  loop.cpu_ns = clock_now(CLOCK_THREAD_CPUTIME_ID);
 }
 
-// The C library's own, found once. A poll that is not wanted is jumped to: it leaves no frame of ours on its
-// stack.
+// The C library's own, found once.
 #define REAL(name)               \
   static __typeof__(&name) real; \
   if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout) {
   REAL(epoll_wait);
-  if (wanted != KIND_EPOLL) return real(epfd, events, max, timeout);
-  before_poll(KIND_EPOLL, epfd);
+  if (!is_loop(KIND_EPOLL, epfd)) return real(epfd, events, max, timeout);
+  before_poll(KIND_EPOLL);
   const int n = real(epfd, events, max, timeout);
-  after_poll(epfd);
+  after_poll();
   return n;
 }
 
 int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout, const sigset_t *mask) {
   REAL(epoll_pwait);
-  if (wanted != KIND_EPOLL) return real(epfd, events, max, timeout, mask);
-  before_poll(KIND_EPOLL, epfd);
+  if (!is_loop(KIND_EPOLL, epfd)) return real(epfd, events, max, timeout, mask);
+  before_poll(KIND_EPOLL);
   const int n = real(epfd, events, max, timeout, mask);
-  after_poll(epfd);
+  after_poll();
   return n;
 }
 
 int epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout,
                  const sigset_t *mask) {
   REAL(epoll_pwait2);
-  if (wanted != KIND_EPOLL) return real(epfd, events, max, timeout, mask);
-  before_poll(KIND_EPOLL, epfd);
+  if (!is_loop(KIND_EPOLL, epfd)) return real(epfd, events, max, timeout, mask);
+  before_poll(KIND_EPOLL);
   const int n = real(epfd, events, max, timeout, mask);
-  after_poll(epfd);
+  after_poll();
   return n;
 }
 
 int poll(struct pollfd *fds, nfds_t count, int timeout) {
   REAL(poll);
-  if (wanted != KIND_POLL) return real(fds, count, timeout);
-  before_poll(KIND_POLL, 0);
+  if (!is_loop(KIND_POLL, 0)) return real(fds, count, timeout);
+  before_poll(KIND_POLL);
   const int n = real(fds, count, timeout);
-  after_poll(0);
+  after_poll();
   return n;
 }
 
 int select(int count, fd_set *readable, fd_set *writable, fd_set *failed, struct timeval *timeout) {
   REAL(select);
-  if (wanted != KIND_SELECT) return real(count, readable, writable, failed, timeout);
-  before_poll(KIND_SELECT, 0);
+  if (!is_loop(KIND_SELECT, 0)) return real(count, readable, writable, failed, timeout);
+  before_poll(KIND_SELECT);
   const int n = real(count, readable, writable, failed, timeout);
-  after_poll(0);
+  after_poll();
   return n;
 }

@@ -17,6 +17,7 @@ class Iteration:
     cpu_ns: int
     runq_ns: int
     planned: list = dataclasses.field(default_factory=list)  # the stalls that were made in it, as the program logged them
+    slack_ns: int = 0  # how far off the times are at most, where they were seen from outside
 
     @property
     def duration_ns(self):

@@ -139,6 +139,19 @@ def markdown(command, scores, skipped, peers, seconds):
     return "\n".join(lines)
 
 
+def quote(command, scores, peers):
+    """What README says of it, between the markers "truth: begin" and "truth: end"."""
+    f = scoring.as_figures(scoring.total(scores))
+    lines = [f"`{command}` on {time.strftime('%Y-%m-%d')}, {machine()}: {f['stalls']} stalls of {len(scores)} cases, "
+             f"{f['missed']} missed (of them {f['counted']} counted in the summary), {f['invented']} invented.", ""]
+    lines += table(sorted(grouped([s for s in scores if s.stalls], mode).items()))
+    for server in dict.fromkeys(r["server"] for r in (peers or {}).get("figures", ())):
+        lines += ["", f"| {server}, stalls of 60 ms | found | function named | false | server's CPU a request |", "|---|---|---|---|---|"]
+        lines += [f"| {r['peer']} | {r['found']} of {r['stalls']} | {r['named']} | {r['false']} | x {r['cpu_ratio']:.2f} |"
+                  for r in peers["figures"] if r["server"] == server and "found" in r]
+    return "\n".join(lines)
+
+
 def conclude(args, scores, skipped, peers, seconds):
     everything = scoring.total(scores)
     summary = scoring.total(scores)
@@ -147,6 +160,12 @@ def conclude(args, scores, skipped, peers, seconds):
     directory = args.output or (None if args.quick or args.only else HERE)
     if directory:
         command = "sudo tests/truth/run build/release" + (" --quick" if args.quick else "") + (" --peers" if args.peers else "")
+        readme = HERE.parent.parent / "README.md"
+        begin, end = "<!-- truth: begin -->", "<!-- truth: end -->"
+        text = readme.read_text() if not args.output and readme.exists() else f"{begin}\n{end}\n"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        target = readme if not args.output else pathlib.Path(directory, "README.part")
+        target.write_text(f"{before}{begin}\n{quote(command, scores, peers)}\n{end}{after}")
         pathlib.Path(directory, "RESULTS.md").write_text(markdown(command, scores, skipped, peers, seconds))
         document = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine(), "seconds": round(seconds),
                     "all": scoring.as_figures(everything),

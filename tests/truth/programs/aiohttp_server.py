@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+import peer
 from blockers import BLOCKERS
 
 
@@ -14,12 +15,18 @@ async def healthy(request):
 
 
 async def block(request):
-    BLOCKERS[request.match_info["name"]](float(request.query["ms"]))
+    try:
+        BLOCKERS[request.match_info["name"]](float(request.query["ms"]))
+    except Exception as error:  # BlockBuster's way of reporting
+        if type(error).__name__ != "BlockingError":
+            raise
+        peer.report(f"{request.match_info['name']}: {error}")
     return web.Response(text="ok")
 
 
 async def main():
     stopped = asyncio.Event()
+    peer.start(asyncio.get_running_loop())
 
     async def quit_server(request):
         asyncio.get_running_loop().call_later(0.02, stopped.set)
@@ -36,3 +43,4 @@ async def main():
 
 asyncio.run(main())
 serving.say_truths()
+print(peer.events_as_json(), end="", flush=True)

@@ -99,7 +99,7 @@ order_lock = threading.Lock()
 
 def wait_for_lock(ms):
     taken = threading.Event()
-    threading.Thread(target=hold_lock, args=(ms, taken)).start()
+    threading.Thread(target=hold_lock, args=(ms, taken), daemon=True).start()
     taken.wait()
     with stall("lock"): order_lock.acquire()
     order_lock.release()
@@ -114,7 +114,7 @@ def hold_lock(ms, taken):
 def wait_for_gil(ms):
     """The loop gives the GIL away for a moment, to a thread that keeps it: a C call that gives no other thread a turn."""
     may_go = threading.Event()
-    hog = threading.Thread(target=hog_gil, args=(text_that_takes(ms), may_go))
+    hog = threading.Thread(target=hog_gil, args=(text_that_takes(ms), may_go), daemon=True)
     hog.start()
     may_go.set()
     with stall("gil"): time.sleep(0.0005)
@@ -136,7 +136,7 @@ log.addHandler(logging.StreamHandler(open(log_in, "w")))
 def log_to_full_pipe(ms):
     """The log's reader is `ms` behind."""
     message = "x" * LOG_BYTES
-    threading.Thread(target=read_log_later, args=(ms,)).start()
+    threading.Thread(target=read_log_later, args=(ms,), daemon=True).start()
     with stall("pipe", path="pipe"): log.warning(message)
 
 
