@@ -250,6 +250,24 @@ TEST(Metrics, ServicesBeyondTheCapShareOneLabel) {
   EXPECT_EQ(value(text, "looptrace_loop_busy_seconds_total{service=\"svc-1\"}"), "2");
 }
 
+TEST(Metrics, AServiceLongGoneMakesWay) {
+  Metrics metrics(2);
+  ASSERT_TRUE(metrics.loop(loop_of("gone", 1, 1, 1)));
+  for (uint64_t i = 0; i <= Metrics::kForgetAfter; ++i) {
+    ASSERT_TRUE(metrics.loop(loop_of("here", 2, 1, 1)));
+    if (i + 1 == Metrics::kForgetAfter) {
+      ASSERT_TRUE(metrics.loop(loop_of("early", 3, 1, 1)));
+    }
+    ASSERT_TRUE(metrics.summary(summary_of()));
+  }
+  ASSERT_TRUE(metrics.loop(loop_of("late", 4, 1, 1)));
+  const auto services = metrics.copy().services;
+  EXPECT_FALSE(services.contains("gone"));
+  EXPECT_FALSE(services.contains("early")) << "it came before the hour was over";
+  EXPECT_TRUE(services.contains("here"));
+  EXPECT_TRUE(services.contains("late"));
+}
+
 TEST(Metrics, HostileNamesStayInTheirLabel) {
   Metrics metrics;
   const std::string evil = "a\"} 1\n# EOF\\\r\x01\xff\xc3\x28";

@@ -94,9 +94,23 @@ std::string Metrics::label_of(const std::string& service) {
   if (label == kOtherServices || state_.services.contains(label)) return label;
   // "other" takes no place of its own: it is there when the cap is met.
   const size_t named = state_.services.size() - state_.services.count(kOtherServices);
-  if (named < max_services_) return label;
+  if (named < max_services_ || forget_a_service()) return label;
   ++state_.label_overflow;
   return kOtherServices;
+}
+
+// Names come and go over the months that an agent runs. Prometheus takes a series that ends and begins anew.
+bool Metrics::forget_a_service() {
+  const auto longest =
+      std::max_element(state_.services.begin(), state_.services.end(), [](const auto& a, const auto& b) {
+        return std::pair(a.second.open == 0, a.second.idle_intervals) <
+               std::pair(b.second.open == 0, b.second.idle_intervals);
+      });
+  if (longest == state_.services.end() || longest->second.open ||
+      longest->second.idle_intervals < kForgetAfter)
+    return false;
+  state_.services.erase(longest);
+  return true;
 }
 
 ServiceMetrics& Metrics::service(const std::string& label) {
@@ -191,6 +205,7 @@ Result<void> Metrics::summary(const SummaryRecord& record) {
     const auto interval = interval_.find(label);
     metrics.loops = interval == interval_.end() ? 0 : interval->second.loops;
     metrics.utilization = interval == interval_.end() ? 0 : interval->second.utilization;
+    metrics.idle_intervals = interval == interval_.end() ? metrics.idle_intervals + 1 : 0;
   }
   interval_.clear();
   forget_gone();

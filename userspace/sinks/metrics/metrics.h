@@ -22,6 +22,8 @@ class Metrics : public SideSink {
  public:
   static constexpr size_t kMaxServices = 200;
   static constexpr const char* kOtherServices = "other";
+  /// One without loops for so many intervals (an hour, of ten seconds each) makes way for a new one.
+  static constexpr uint64_t kForgetAfter = 360;
 
   explicit Metrics(size_t max_services = kMaxServices) : max_services_(max_services) {}
 
@@ -54,6 +56,7 @@ class Metrics : public SideSink {
 
   ServiceMetrics& service(const std::string& label);
   std::string label_of(const std::string& service);
+  bool forget_a_service();
   void close(const Thread& thread);
   void forget_gone();
 

@@ -49,8 +49,9 @@ struct ServiceMetrics {
   uint64_t sampled = 0;  ///< written by the agent, of its windows that are over
   uint64_t open = 0;
   uint64_t busy_ns = 0, idle_ns = 0;
-  uint64_t loops = 0;      ///< in the last interval
-  double utilization = 0;  ///< of the busiest of them
+  uint64_t loops = 0;           ///< in the last interval
+  double utilization = 0;       ///< of the busiest of them
+  uint64_t idle_intervals = 0;  ///< since it last had one
 };
 
 /// All metrics at one moment; a plain copy, so that writing them out holds up nobody.
