@@ -72,7 +72,7 @@ TEST(Metrics, AgreeWithTheRecordsAndTheVictim) {
   LOOPTRACE_NEEDS_ROOT();
   Directory directory;
   const std::string textfile = directory.path() + "/looptrace.prom";
-  Victim victim("epoll_sleep", {"--count", "10", "--stall-ms", "80", "--gap-ms", "60", "--delay-ms", "1500"});
+  Victim victim("epoll_sleep", {"--count", "10", "--stall-ms", "80", "--gap-ms", "60", "--delay-ms", "3000"});
   ASSERT_TRUE(victim.ready());
   Trace trace({"--pid", std::to_string(victim.pid()), "--interval", "500ms", "--metrics", "127.0.0.1:0",
                "--textfile", textfile});
