@@ -63,7 +63,7 @@ static __noinline int poll_entry(u32 kind)
 	settle(s, index);
 	s->running = 1;
 	now = entry_time(s);
-	poll_call_of(regs, kind, &call);
+	current_poll_call(s, index, regs, kind, &call);
 	verdict = lt_identify(s, &call, now);
 	if (verdict == LT_POLL_NESTED) {
 		s->it.in_poll = 0;

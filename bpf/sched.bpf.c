@@ -185,7 +185,7 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		s->clock_skew = s->in_ns - prev->sched_info.last_arrival;
 	s->off_run_delay = prev->sched_info.run_delay;
 	if (kind) {
-		poll_call_of(regs, kind, &call);
+		current_poll_call(s, index, regs, kind, &call);
 		verdict = lt_identify(s, &call, now);
 	} else if (lt_parked(s, nr, regs->sp)) {
 		verdict = LT_POLL_OWN;
