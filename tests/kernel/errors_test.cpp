@@ -204,6 +204,23 @@ TEST(Life, TwoAtOnceSeeTheSame) {
   expect_exactly(two.stalls(), truth);
 }
 
+TEST(Life, EndsWithTheLastProcessThatItsIdsName) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim first("epoll_sleep", {"--count", "1", "--stall-ms", "80", "--delay-ms", "1500"}),
+      last("epoll_sleep", {"--count", "2", "--stall-ms", "80", "--delay-ms", "2200"});
+  Trace trace({"--pid", std::to_string(first.pid()), "--tid", std::to_string(last.pid())});
+  ASSERT_TRUE(trace.started());
+  auto truth = first.truth();
+  usleep(100'000);
+  EXPECT_FALSE(trace.process().ended()) << "the other is still there";
+  for (const json& t : last.truth()) truth.push_back(t);
+  EXPECT_EQ(trace.wait(5), 0);
+  EXPECT_TRUE(has(trace.process().errors(), "has ended")) << trace.process().errors();
+  ASSERT_EQ(truth.size(), 3u);
+  expect_exactly(trace.stalls(), truth);
+  EXPECT_TRUE(trace.summary());
+}
+
 TEST(Life, AttachesWithinASecond) {
   LOOPTRACE_NEEDS_ROOT();
   double best = 1e9;

@@ -170,6 +170,9 @@ Result<void> run_trace(const Options& options, const std::string& version) {
     return {};
   });
   if (!ended && !is_reader_gone(ended.error())) return ended;
+  if (!options.quiet && ended && tracer.targets_ended()) {
+    std::fprintf(stderr, "looptrace: what was traced has ended\n");
+  }
   // The pretty format ends with its own summary, where the reader looks.
   if (!options.quiet && ended && format != Format::pretty) {
     std::fprintf(stderr, "looptrace: %s\n", summary_message(tracer.summary()).c_str());
