@@ -244,7 +244,6 @@ struct lt_stats {
 	__u64 iterations; /* seen by a hook */
 	__u64 slept;	  /* iterations that ended by sleeping in the poll */
 	__u64 busy_ns, idle_ns;
-	__u64 unslept; /* hooked polls that did not sleep */
 	__u64 stalls, stall_ns;
 	__u64 unconfirmed;
 	__u64 iteration_max_ns, wakeup_max_ns;
