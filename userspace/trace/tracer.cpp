@@ -254,7 +254,11 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
   while (worker_.joinable()) {
     pollfd fds[] = {{signal_fd, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
     poll(fds, 2, 100);
-    if (fds[0].revents & POLLIN) _exit(130);
+    if (fds[0].revents & POLLIN) {
+      if (stopping) _exit(130);
+      signalfd_siginfo info;  // the first: it came while the trace ended by itself
+      stopping = read(signal_fd, &info, sizeof info) == sizeof info && info.ssi_signo != SIGHUP;
+    }
     if (fds[1].revents & POLLIN) worker_.join();
   }
   if (failure_) return *failure_;
