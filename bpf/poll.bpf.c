@@ -40,11 +40,12 @@ static __always_inline void leave_hook(struct lt_slot *s)
 	*(volatile u64 *)&s->in_hook = 0;
 }
 
-static __always_inline int poll_entry(u32 kind)
+static __noinline int poll_entry(u32 kind)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct pt_regs *regs = user_regs(t);
 	struct lt_poll_call call = {};
+	struct lt_stats *st;
 	struct lt_slot *s;
 	u32 index, verdict;
 	int suspect;
@@ -62,7 +63,7 @@ static __always_inline int poll_entry(u32 kind)
 	settle(s, index);
 	s->running = 1;
 	now = entry_time(s);
-	current_poll_call(s, index, regs, kind, &call);
+	poll_call_of(regs, kind, &call);
 	verdict = lt_identify(s, &call, now);
 	if (verdict == LT_POLL_NESTED) {
 		s->it.in_poll = 0;
@@ -70,8 +71,14 @@ static __always_inline int poll_entry(u32 kind)
 		return 0;
 	}
 	suspect = s->phase == LT_PHASE_BUSY && now - s->it.start_ns >= suspect_ns;
-	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN)
-		iteration_end(s, index, now, LT_ENDED_POLL);
+	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN) {
+		if (s->it.began == LT_BEGAN_ENTERED && s->it.in_poll) {
+			st = bpf_map_lookup_elem(&stats, &index);
+			if (st)
+				st->unslept++;
+		}
+		iteration_end(index, now, LT_ENDED_POLL);
+	}
 	s->poll_ns = now;
 	/* If it does not sleep it ends a microsecond from now: the next iteration begins here. */
 	lt_begin(s, now, LT_BEGAN_ENTERED);
@@ -91,29 +98,21 @@ static __always_inline int poll_entry(u32 kind)
 SEC("raw_tp/sys_enter")
 int probe_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 kind;
-
 	switch (ctx->args[1]) {
 	case LT_NR_epoll_wait:
 	case LT_NR_epoll_pwait:
 	case LT_NR_epoll_pwait2:
-		kind = LT_POLL_EPOLL;
-		break;
+		return poll_entry(LT_POLL_EPOLL);
 	case LT_NR_poll:
 	case LT_NR_ppoll:
-		kind = LT_POLL_POLL;
-		break;
+		return poll_entry(LT_POLL_POLL);
 	case LT_NR_select:
 	case LT_NR_pselect6:
-		kind = LT_POLL_SELECT;
-		break;
+		return poll_entry(LT_POLL_SELECT);
 	case LT_NR_io_uring_enter:
-		kind = LT_POLL_IO_URING;
-		break;
-	default:
-		return 0;
+		return poll_entry(LT_POLL_IO_URING);
 	}
-	return poll_entry(kind);
+	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter_epoll_wait") int tp_epoll_wait(void *ctx)

@@ -57,23 +57,20 @@ class UnderFourCapabilities(unittest.TestCase):
         self.assertEqual(done.returncode, code, done.stderr + done.stdout)
         return done
 
-    def trace(self, victim, *arguments):
-        return subprocess.Popen(confined(FOUR, self.looptrace, "-p", str(victim.pid), "-f", "json", *arguments),
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def expect_the_victims_stalls(self, tracer, victim):
+    def stalls_seen(self, name, *arguments, **options):
+        """Starts looptrace, then, when its first record says that it is attached, the victim. Both's stalls, and all records."""
+        tracer = subprocess.Popen(confined(FOUR, self.looptrace, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        first = tracer.stdout.readline()
+        victim = Victim(name, **options)
         truth = victim.stalls()
-        time.sleep(1)
+        time.sleep(3)
         tracer.send_signal(signal.SIGINT)
         out, errors = tracer.communicate(timeout=60)
-        records = [json.loads(line) for line in out.splitlines()]
         self.assertEqual(tracer.returncode, 0, errors)
-        closed = [r for r in records if r["schema"] == "looptrace.stall/1" and r["state"] == "closed"]
+        records = [json.loads(line) for line in (first + out).splitlines()]
+        closed = [r for r in records if r["schema"] == "looptrace.stall/1" and r["state"] == "closed" and r["process"]["pid"] == victim.pid]
         self.assertEqual(len(closed), len(truth), errors)
-        for record, real in zip(closed, truth):
-            self.assertGreaterEqual(record["duration_ns"], real["end_ns"] - real["start_ns"])
-            functions = {frame.get("function") for stack in record["stacks"] for frame in stack["frames"]}
-            self.assertIn(real["fn"], functions)
+        return closed, truth, records
 
     def test_the_process_has_these_and_no_others(self):
         done = subprocess.run(confined(FOUR, "cat", "/proc/self/status"), capture_output=True, text=True, check=True)
@@ -107,8 +104,21 @@ class UnderFourCapabilities(unittest.TestCase):
     def test_trace(self):
         for name, hook in (("epoll_sleep", "auto"), ("epoll_cpu", "auto"), ("epoll_sleep", "always")):
             with self.subTest(victim=name, hook=hook):
-                victim = Victim(name, count=3, stall_ms=150, gap_ms=250, delay_ms=3000)
-                self.expect_the_victims_stalls(self.trace(victim, "--hook", hook), victim)
+                closed, truth, _ = self.stalls_seen(name, "-c", f"victim_{name}"[:15], "-f", "json", "--hook", hook,
+                                                    count=3, stall_ms=150, gap_ms=250, delay_ms=2000)
+                for record, real in zip(closed, truth):
+                    self.assertGreaterEqual(record["duration_ns"], real["end_ns"] - real["start_ns"])
+                    functions = {frame.get("function") for stack in record["stacks"] for frame in stack["frames"]}
+                    self.assertIn(real["fn"], functions)
+
+    @unittest.skipUnless("  agent " in subprocess.run([looptrace, "--help"], capture_output=True, text=True).stdout, "this looptrace has no agent")
+    def test_agent(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
+            conf.write('[targets]\ncomm = ["victim_epoll_sl"]\n[sampling]\nwindow = "2s"\n[budget]\ncpu = "50%"\n[metrics]\nlisten = ""\n')
+            conf.flush()
+            os.chmod(conf.name, 0o644)
+            _, _, records = self.stalls_seen("epoll_sleep", "agent", "--config", conf.name, count=4, stall_ms=150, gap_ms=400, delay_ms=2000)
+        self.assertTrue([r for r in records if r["schema"] == "looptrace.window/1" and r["active"] and r["seen"]])
 
     def test_one_capability_less(self):
         for name in FOUR:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unittest
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 looptrace, generated = sys.argv.pop(1), pathlib.Path(sys.argv.pop(1)).resolve()
 
 
@@ -55,6 +56,33 @@ class ManPage(unittest.TestCase):
 
     def test_it_tells_the_version(self):
         self.assertIn(run(looptrace, "--version").split()[-1], (generated / "looptrace.8").read_text())
+
+
+@unittest.skipUnless("agent" in commands(), "this looptrace has no agent")
+class Configuration(unittest.TestCase):
+    PAGE = generated / "looptrace.conf.5"
+    SHIPPED = [ROOT / "packaging/looptrace.conf", ROOT / "packaging/kubernetes/looptrace.conf"]
+
+    def test_the_agent_accepts_what_is_shipped(self):
+        for path in self.SHIPPED:
+            run(looptrace, "agent", "--config", path, "--check-config")
+
+    def test_mandoc_finds_no_fault(self):
+        checked = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", self.PAGE], capture_output=True, text=True)
+        self.assertEqual([line for line in checked.stdout.splitlines() if "mandoc.db" not in line], [])
+
+    def test_the_page_has_every_key(self):
+        text = re.sub(r".\x08", "", run("mandoc", "-T", "ascii", "-O", "width=200", self.PAGE))
+        keys = re.findall(r"^(?:# )?(\w+) = (\S+)", self.SHIPPED[0].read_text().split("[targets]")[1], re.M)
+        self.assertGreater(len(keys), 20)
+        for key, value in keys:
+            self.assertIn(f"     {key} = {value}", text)
+
+    def test_a_key_that_is_not_the_agents_is_refused(self):
+        # The agent knows its keys: if the shipped file had others, the first test would fail.
+        wrong = subprocess.run([looptrace, "agent", "--config", "/dev/stdin", "--check-config"], input="[trace]\nthresold = 1\n",
+                               capture_output=True, text=True)
+        self.assertEqual(wrong.returncode, 2, wrong.stderr)
 
 
 class Completions:

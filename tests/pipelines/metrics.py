@@ -29,6 +29,8 @@ AGENT_TEXT = """
 interval = "1s"
 [sampling]
 window = "3s"
+[budget]
+cpu = "50%"
 [metrics]
 listen = "127.0.0.1:{port}"
 [output]

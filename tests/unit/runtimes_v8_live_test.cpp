@@ -73,7 +73,9 @@ std::vector<std::string> nodes(int major) {
   return found;
 }
 
-std::string victim_path(const char* name) { return std::string(TEST_DATA_DIR) + "/../victims/" + name; }
+std::string victim_path(const char* name) {
+  return (fs::path(__FILE__).parent_path().parent_path() / "victims" / name).string();
+}
 
 struct TruthFrame {
   int line = 0;
