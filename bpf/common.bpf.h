@@ -202,6 +202,8 @@ static __always_inline void poll_call_of(struct pt_regs *regs, u32 kind, struct 
 	call->fds = 0;
 	call->fd = -1;
 	call->nfds = 0;
+	call->code = 0;
+	call->depth = 0;
 	if (kind == LT_POLL_EPOLL || kind == LT_POLL_IO_URING) {
 		call->fd = regs->di;
 	} else if (kind == LT_POLL_POLL) {
@@ -216,11 +218,11 @@ static __always_inline void poll_call_of(struct pt_regs *regs, u32 kind, struct 
 /* loops.bpf.c: life of slots */
 struct lt_slot *slot_take(struct task_struct *t, u32 *index);
 
-/* The next four are global functions of scalars: the verifier checks each once, not at every call. */
+/* The next five are global functions of scalars: the verifier checks each once, not at every call. */
 
-/* loops.bpf.c: closes the open iteration, counts it, and reports it if it stalled */
-int iteration_end(u32 index, u64 now, u32 ended_by);
-u32 hist_bucket(u64 ns);
+/* loops.bpf.c: an iteration at or over the threshold has ended: counts it, and reports it if it was a stall
+ */
+int stall_end(u32 index, u64 now, u64 duration, u32 ended_by);
 /* sched.bpf.c: makes up for a missed switch-in of the current thread; books its last off-CPU segment */
 int heal_current(u32 index);
 int settle_current(u32 index);
@@ -228,12 +230,55 @@ int settle_current(u32 index);
  * plain number, since the verifier lets no typed pointer into a global function */
 int resolve_target(u32 index, u64 files);
 
+/* call_site.bpf.c: where the current thread's interpreter is, into site_code and site_depth */
+int find_site(u32 index);
+
 static __always_inline void settle(struct lt_slot *s, u32 index)
 {
 	if (!s->running && s->phase != LT_PHASE_LEARNING)
 		heal_current(index);
 	if (s->unsettled)
 		settle_current(index);
+}
+
+/*
+ * Closes the open iteration. Its pulse is left to the caller, who may begin the next one. Inline, as all that
+ * a healthy iteration needs: where the CPU has to be kept from speculating past returns, each call costs 20
+ * ns.
+ */
+static __always_inline void iteration_end(struct lt_slot *s, u32 index, u64 now, u32 ended_by)
+{
+	struct lt_stats *st = bpf_map_lookup_elem(&stats, &index);
+	u64 since = hook_since, duration = lt_end(s, now, since);
+
+	if (!st || !s->confirmed || closing)
+		return;
+	st->busy_ns += duration;
+	if (since && since <= s->it.start_ns && ended_by == LT_ENDED_POLL) {
+		u32 bucket = lt_hist_bucket(duration);
+
+		st->iterations++;
+		if (bucket < LT_HIST_BUCKETS)
+			st->iteration_hist[bucket]++;
+		st->iteration_sum_ns += duration;
+		if (duration > st->iteration_max_ns)
+			st->iteration_max_ns = duration;
+	}
+	if (duration >= threshold_ns)
+		stall_end(index, now, duration, ended_by);
+}
+
+/* The poll that the current thread calls. Where in a program it stands matters of poll() and select() only.
+ */
+static __always_inline void current_poll_call(struct lt_slot *s, u32 index, struct pt_regs *regs, u32 kind,
+					      struct lt_poll_call *call)
+{
+	poll_call_of(regs, kind, call);
+	if (!s->py_tstate || (kind != LT_POLL_POLL && kind != LT_POLL_SELECT))
+		return;
+	find_site(index);
+	call->code = s->site_code;
+	call->depth = s->site_depth;
 }
 
 /* capture.bpf.c: takes the stacks of the current thread. Returns the capture's id within the slot, 0 = none.

@@ -30,17 +30,21 @@ LT_INLINE void lt_begin(struct lt_slot *s, __u64 now, __u32 began)
 	it->start_ns = now;
 	it->stretch_ns = now;
 	it->certain_ns = it->edge_ns = it->certain_edge_ns = 0;
-	it->part_ns[LT_PART_ON_CPU] = it->part_ns[LT_PART_RUNQUEUE] = it->part_ns[LT_PART_BLOCKED] = 0;
-	it->throttled_ns = it->stopped_ns = 0;
-	it->segments = 0;
-	it->longest_runqueue_ns = 0;
-	it->nwaits = 0;
+	it->part_ns[LT_PART_ON_CPU] = 0;
 	it->began = began;
 	it->in_poll = began == LT_BEGAN_ENTERED;
+	s->sample_ns = 0;
+	if (!it->segments)
+		return; /* a thread that was never off its CPU has nothing of what follows: most iterations of
+			   a busy loop */
+	it->segments = 0;
+	it->part_ns[LT_PART_RUNQUEUE] = it->part_ns[LT_PART_BLOCKED] = 0;
+	it->throttled_ns = it->stopped_ns = 0;
+	it->longest_runqueue_ns = 0;
+	it->nwaits = 0;
 	it->more.count = 0;
 	for (i = 0; i < LT_MAX_TOP; i++)
 		it->top[i].ns = 0;
-	s->sample_ns = 0;
 }
 
 /* Keeps the stretch that reaches up to `now`, if it is the longest. */
@@ -247,39 +251,38 @@ LT_INLINE void lt_book_wait(struct lt_slot *s, __u64 ns)
 	w->target = s->in_target;
 }
 
+/* By the top six bits of (2^(n+1) - 1) * LT_DE_BRUIJN: n. A table, since branches would be paths for the
+ * verifier. */
+#define LT_DE_BRUIJN 0x03f79d71b4cb0a89ull
+static const __u8 lt_bit_number[64] = {
+    0,	47, 1,	56, 48, 27, 2,	60, 57, 49, 41, 37, 28, 16, 3,	61, 54, 58, 35, 52, 50, 42,
+    21, 44, 38, 32, 29, 23, 17, 11, 4,	62, 46, 55, 26, 59, 40, 36, 15, 53, 34, 51, 20, 43,
+    31, 22, 10, 45, 25, 39, 14, 33, 19, 30, 9,	24, 13, 18, 8,	12, 7,	6,  5,	63,
+};
+
+/* Number of the highest bit; 0 of 0. */
+LT_INLINE __u32 lt_highest_bit(__u64 v)
+{
+	v |= v >> 1;
+	v |= v >> 2;
+	v |= v >> 4;
+	v |= v >> 8;
+	v |= v >> 16;
+	v |= v >> 32;
+	return lt_bit_number[(v * LT_DE_BRUIJN) >> 58];
+}
+
 /* Bucket of the histograms: bucket 0 below 2^8 ns, the last at and over 2^40 ns, 8 a power of two between. */
 LT_INLINE __u32 lt_hist_bucket(__u64 ns)
 {
-	__u32 msb = 0;
-	__u64 v = ns;
+	__u32 bit;
 
 	if (ns < (1ull << LT_HIST_MIN_BITS))
 		return 0;
 	if (ns >= (1ull << LT_HIST_MAX_BITS))
 		return LT_HIST_BUCKETS - 1;
-	if (v >= 1ull << 32) {
-		v >>= 32;
-		msb += 32;
-	}
-	if (v >= 1ull << 16) {
-		v >>= 16;
-		msb += 16;
-	}
-	if (v >= 1ull << 8) {
-		v >>= 8;
-		msb += 8;
-	}
-	if (v >= 1ull << 4) {
-		v >>= 4;
-		msb += 4;
-	}
-	if (v >= 1ull << 2) {
-		v >>= 2;
-		msb += 2;
-	}
-	if (v >= 1ull << 1)
-		msb += 1;
-	return (msb - LT_HIST_MIN_BITS) * 8 + ((ns >> (msb - LT_HIST_SUB_BITS)) & 7) + 1;
+	bit = lt_highest_bit(ns);
+	return (bit - LT_HIST_MIN_BITS) * 8 + ((ns >> (bit - LT_HIST_SUB_BITS)) & 7) + 1;
 }
 
 /* Token bucket in time: may something that costs `cost` ns of budget be done now? `burst` is the most saved

@@ -6,7 +6,11 @@
  * of its own), so "the thread polled" says nothing. What is known of a poll call is its descriptor and
  * its depth on the stack:
  *  - epoll and io_uring: the same descriptor is the same loop, however deep (a re-entered loop still
- *    serves its descriptors). poll and select: the same call site at the same depth.
+ *    serves its descriptors). poll and select: the same call site at the same depth. In a Python program both
+ *    are the interpreter's: since 3.11 one native frame runs a whole chain of Python functions, so that the
+ *    loop's poll() and that of subprocess in its handler come from the same instruction and stack address;
+ *    and select.select() has 50 KB of arrays on its stack, so that its depth is greater than that of any
+ *    poll() below it.
  *  - A call from further out on the stack means that the frame of the poll known so far has returned:
  *    that one was nested, or is over. The outer call takes its place at once. This is what mends an
  *    attach in the middle of a stall.
@@ -39,6 +43,8 @@ static inline __attribute__((always_inline)) int lt_same_poll(const struct lt_po
 		return a->fd == b->fd;
 	if (a->ip != b->ip)
 		return 0;
+	if (a->code && b->code)
+		return a->code == b->code && a->depth == b->depth;
 	return a->sp == b->sp || (a->fds == b->fds && a->nfds > 1 && b->nfds > 1);
 }
 
@@ -46,6 +52,8 @@ static inline __attribute__((always_inline)) int lt_same_poll(const struct lt_po
 static inline __attribute__((always_inline)) int lt_further_out(const struct lt_poll_call *c,
 								const struct lt_poll_call *than)
 {
+	if (c->depth && than->depth)
+		return c->depth < than->depth;
 	return c->sp > than->sp && c->sp - than->sp < LT_STACK_SPAN;
 }
 
@@ -101,6 +109,10 @@ static inline __attribute__((always_inline)) __u32 lt_identify(struct lt_slot *s
 		loop->last_ns = now;
 		if (call->sp > loop->call.sp)
 			loop->call.sp = call->sp; /* its outermost depth */
+		if (!loop->call.code) {
+			loop->call.code = call->code;
+			loop->call.depth = call->depth;
+		}
 		if (!s->confirmed)
 			s->confirmed = lt_recurs(loop, now);
 		return LT_POLL_OWN;

@@ -73,38 +73,14 @@ static __always_inline void send_stall(struct lt_slot *s, u32 index, u64 now, u3
 	bpf_ringbuf_submit(e, wake_flag());
 }
 
-u32 hist_bucket(u64 ns) { return lt_hist_bucket(ns); }
-
-/* Closes the open iteration: counts it, and reports it if it stalled. */
-int iteration_end(u32 index, u64 now, u32 ended_by)
+int stall_end(u32 index, u64 now, u64 duration, u32 ended_by)
 {
 	struct lt_stats *st = bpf_map_lookup_elem(&stats, &index);
 	struct lt_slot *s = bpf_map_lookup_elem(&slots, &index);
-	u64 duration, since;
-	u32 verdict;
 
 	if (!s || !st)
 		return 0;
-	since = hook_since;
-	duration = lt_end(s, now, since);
-	pulse(index, 0);
-	if (!s->confirmed || closing)
-		return 0;
-	st->busy_ns += duration;
-	verdict = lt_judge(&s->it, duration, threshold_ns, trust_hookless);
-	if (since && since <= s->it.start_ns && ended_by == LT_ENDED_POLL) {
-		u32 bucket = hist_bucket(duration);
-
-		st->iterations++;
-		if (bucket < LT_HIST_BUCKETS)
-			st->iteration_hist[bucket]++;
-		st->iteration_sum_ns += duration;
-		if (duration > st->iteration_max_ns)
-			st->iteration_max_ns = duration;
-	}
-	if (verdict == LT_NOT_A_STALL)
-		return 0;
-	if (verdict == LT_UNCONFIRMED) {
+	if (lt_judge(&s->it, duration, threshold_ns, trust_hookless) == LT_UNCONFIRMED) {
 		st->unconfirmed++;
 		return 0;
 	}
@@ -141,7 +117,7 @@ static __always_inline void slot_leave(struct task_struct *t, u32 ended_by)
 		return;
 	settle(s, index);
 	if (s->phase == LT_PHASE_BUSY)
-		iteration_end(index, now, ended_by);
+		iteration_end(s, index, now, ended_by);
 	pulse(index, 0);
 	s->phase = LT_PHASE_LEARNING;
 	s->generation++;

@@ -45,6 +45,9 @@ struct lt_poll_call {
 	__u32 nfds;   /* poll, select */
 	__u32 kind;   /* enum lt_poll_kind */
 	__u32 nr;     /* system call number */
+	__u64 code;   /* poll, select in a Python program: the code object that called, 0 = not known ... */
+	__u32 depth;  /* ... and how many frames deep it was */
+	__u32 pad;
 };
 
 /* A poll that recurs on one thread. */
@@ -219,6 +222,10 @@ struct lt_slot {
 	__u64 py_tstate;  /* PyThreadState*; 0 = none */
 	__u64 user_flags; /* LT_SLOT_* */
 
+	__u64 site_code; /* where the interpreter was at the last poll() or select(); see call_site.bpf.c */
+	__u32 site_depth;
+	__u32 pad;
+
 	struct lt_iteration it;
 };
 
@@ -237,7 +244,6 @@ struct lt_stats {
 	__u64 iterations; /* seen by a hook */
 	__u64 slept;	  /* iterations that ended by sleeping in the poll */
 	__u64 busy_ns, idle_ns;
-	__u64 unslept; /* hooked polls that did not sleep */
 	__u64 stalls, stall_ns;
 	__u64 unconfirmed;
 	__u64 iteration_max_ns, wakeup_max_ns;

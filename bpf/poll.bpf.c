@@ -40,12 +40,11 @@ static __always_inline void leave_hook(struct lt_slot *s)
 	*(volatile u64 *)&s->in_hook = 0;
 }
 
-static __noinline int poll_entry(u32 kind)
+static __always_inline int poll_entry(u32 kind)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct pt_regs *regs = user_regs(t);
 	struct lt_poll_call call = {};
-	struct lt_stats *st;
 	struct lt_slot *s;
 	u32 index, verdict;
 	int suspect;
@@ -63,7 +62,7 @@ static __noinline int poll_entry(u32 kind)
 	settle(s, index);
 	s->running = 1;
 	now = entry_time(s);
-	poll_call_of(regs, kind, &call);
+	current_poll_call(s, index, regs, kind, &call);
 	verdict = lt_identify(s, &call, now);
 	if (verdict == LT_POLL_NESTED) {
 		s->it.in_poll = 0;
@@ -71,14 +70,8 @@ static __noinline int poll_entry(u32 kind)
 		return 0;
 	}
 	suspect = s->phase == LT_PHASE_BUSY && now - s->it.start_ns >= suspect_ns;
-	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN) {
-		if (s->it.began == LT_BEGAN_ENTERED && s->it.in_poll) {
-			st = bpf_map_lookup_elem(&stats, &index);
-			if (st)
-				st->unslept++;
-		}
-		iteration_end(index, now, LT_ENDED_POLL);
-	}
+	if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN)
+		iteration_end(s, index, now, LT_ENDED_POLL);
 	s->poll_ns = now;
 	/* If it does not sleep it ends a microsecond from now: the next iteration begins here. */
 	lt_begin(s, now, LT_BEGAN_ENTERED);
@@ -98,21 +91,29 @@ static __noinline int poll_entry(u32 kind)
 SEC("raw_tp/sys_enter")
 int probe_enter(struct bpf_raw_tracepoint_args *ctx)
 {
+	u32 kind;
+
 	switch (ctx->args[1]) {
 	case LT_NR_epoll_wait:
 	case LT_NR_epoll_pwait:
 	case LT_NR_epoll_pwait2:
-		return poll_entry(LT_POLL_EPOLL);
+		kind = LT_POLL_EPOLL;
+		break;
 	case LT_NR_poll:
 	case LT_NR_ppoll:
-		return poll_entry(LT_POLL_POLL);
+		kind = LT_POLL_POLL;
+		break;
 	case LT_NR_select:
 	case LT_NR_pselect6:
-		return poll_entry(LT_POLL_SELECT);
+		kind = LT_POLL_SELECT;
+		break;
 	case LT_NR_io_uring_enter:
-		return poll_entry(LT_POLL_IO_URING);
+		kind = LT_POLL_IO_URING;
+		break;
+	default:
+		return 0;
 	}
-	return 0;
+	return poll_entry(kind);
 }
 
 SEC("tracepoint/syscalls/sys_enter_epoll_wait") int tp_epoll_wait(void *ctx)

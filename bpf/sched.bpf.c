@@ -39,7 +39,7 @@ int settle_current(u32 index)
 	if (unsettled == LT_UNSETTLED_POLL) {
 		st = bpf_map_lookup_elem(&stats, &index);
 		if (st && s->confirmed) {
-			u32 bucket = hist_bucket(queued);
+			u32 bucket = lt_hist_bucket(queued);
 
 			if (s->in_ns > s->poll_ns)
 				st->idle_ns += s->in_ns - s->poll_ns;
@@ -185,27 +185,22 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		s->clock_skew = s->in_ns - prev->sched_info.last_arrival;
 	s->off_run_delay = prev->sched_info.run_delay;
 	if (kind) {
-		poll_call_of(regs, kind, &call);
+		current_poll_call(s, index, regs, kind, &call);
 		verdict = lt_identify(s, &call, now);
 	} else if (lt_parked(s, nr, regs->sp)) {
 		verdict = LT_POLL_OWN;
 	}
 	if (verdict != LT_POLL_NESTED) {
-		if (s->phase == LT_PHASE_BUSY && verdict == LT_POLL_OWN) {
-			u64 armed = hook_since;
+		u64 armed = hook_since;
 
-			if (s->it.in_poll && armed && armed <= s->it.start_ns) {
-				/* The hook closed the last iteration at this poll's entry; this one never
-				 * was. */
-				pulse(index, 0);
-			} else {
-				iteration_end(index, now, LT_ENDED_POLL);
-				s->poll_ns = now;
-			}
-		} else if (verdict == LT_POLL_TAKEOVER) {
-			pulse(index, 0);
+		pulse(index, 0);
+		if (verdict == LT_POLL_TAKEOVER) {
 			s->poll_ns = now;
-		}
+		} else if (s->phase == LT_PHASE_BUSY &&
+			   !(s->it.in_poll && armed && armed <= s->it.start_ns)) {
+			iteration_end(s, index, now, LT_ENDED_POLL);
+			s->poll_ns = now;
+		} /* else the hook closed the last iteration at this poll's entry, and this one never was */
 		s->phase = LT_PHASE_IDLE;
 		s->off_ns = now;
 		s->off_nr = nr;

@@ -21,6 +21,7 @@ class Server {
   const std::string& name() const { return name_; }
   pid_t pid() const { return info_["pid"]; }
   const json& info() const { return info_; }
+  std::string loop_kind() const { return info_.value("loop_kind", "epoll"); }
   /// Descriptor of the main thread's own poll, as /proc shows it while the thread sleeps there.
   int loop_fd();
   /// What system call the main thread is in, and on what descriptor; -1 while it runs.

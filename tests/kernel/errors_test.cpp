@@ -103,6 +103,24 @@ TEST(Tracefs, IsAskedForWhereEveryPollIsToBeHooked) {
   EXPECT_TRUE(has(o.errors, "mount -t tracefs")) << o.errors;
 }
 
+/// A kernel without BTF, as far as looptrace can tell.
+Outcome without_btf(const std::string& command) {
+  return run({"/usr/bin/unshare", "-m", "/bin/sh", "-c",
+              "mount -t tmpfs none /sys/kernel/btf || exit 99; exec " + std::string(LOOPTRACE_BINARY) + " " +
+                  command});
+}
+
+TEST(Btf, IsAskedForWithItsMend) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Outcome trace = without_btf("-d 1s");
+  if (trace.code == 99) GTEST_SKIP() << "/sys/kernel/btf cannot be hidden here";
+  EXPECT_EQ(trace.code, 4) << trace.errors;
+  EXPECT_TRUE(has(trace.errors, "CONFIG_DEBUG_INFO_BTF")) << trace.errors;
+  const Outcome check = without_btf("check");
+  EXPECT_EQ(check.code, 4) << check.errors;
+  EXPECT_TRUE(has(check.out, "CONFIG_DEBUG_INFO_BTF")) << check.out;
+}
+
 TEST(Texts, CheckTellsWhatThisKernelAllows) {
   LOOPTRACE_NEEDS_ROOT();
   const Outcome o = run_looptrace({"check"});
@@ -202,6 +220,23 @@ TEST(Life, TwoAtOnceSeeTheSame) {
   ASSERT_EQ(truth.size(), 3u);
   expect_exactly(one.stalls(), truth);
   expect_exactly(two.stalls(), truth);
+}
+
+TEST(Life, EndsWithTheLastProcessThatItsIdsName) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim first("epoll_sleep", {"--count", "1", "--stall-ms", "80", "--delay-ms", "1500"}),
+      last("epoll_sleep", {"--count", "2", "--stall-ms", "80", "--delay-ms", "2200"});
+  Trace trace({"--pid", std::to_string(first.pid()), "--tid", std::to_string(last.pid())});
+  ASSERT_TRUE(trace.started());
+  auto truth = first.truth();
+  usleep(100'000);
+  EXPECT_FALSE(trace.process().ended()) << "the other is still there";
+  for (const json& t : last.truth()) truth.push_back(t);
+  EXPECT_EQ(trace.wait(5), 0);
+  EXPECT_TRUE(has(trace.process().errors(), "has ended")) << trace.process().errors();
+  ASSERT_EQ(truth.size(), 3u);
+  expect_exactly(trace.stalls(), truth);
+  EXPECT_TRUE(trace.summary());
 }
 
 TEST(Life, AttachesWithinASecond) {

@@ -110,6 +110,46 @@ TEST(Identify, ADeeperPollDisplacesACandidateThatNeverCameAgain) {
   EXPECT_EQ(s.confirmed, 1u);
 }
 
+lt_poll_call python_call(lt_poll_call c, __u64 code, __u32 depth) {
+  c.code = code;
+  c.depth = depth;
+  return c;
+}
+
+TEST(Identify, PythonFunctionsInOneNativeFrameAreToldApart) {
+  lt_slot s{};
+  const lt_poll_call own = python_call(poll_of(3, 7, 9000), 0xc0de, 4);
+  identify(s, own, 1);
+  EXPECT_EQ(identify(s, own, 2), static_cast<__u32>(LT_POLL_OWN));
+  EXPECT_EQ(identify(s, python_call(own, 0xbeef, 9), 3), static_cast<__u32>(LT_POLL_NESTED))
+      << "subprocess, in a handler";
+  EXPECT_EQ(identify(s, python_call(own, 0xc0de, 9), 4), static_cast<__u32>(LT_POLL_NESTED))
+      << "selectors, in a handler of a loop that uses selectors too";
+  EXPECT_EQ(identify(s, python_call(own, 0xbeef, 4), 5), static_cast<__u32>(LT_POLL_NESTED))
+      << "another function that the loop calls";
+  EXPECT_EQ(identify(s, own, 6), static_cast<__u32>(LT_POLL_OWN));
+}
+
+TEST(Identify, ASelectsLargeFrameIsNoDepth) {
+  lt_slot s{};
+  lt_poll_call own = python_call(poll_of(3, 7, 9000), 0xc0de, 4);
+  own.kind = LT_POLL_SELECT;
+  for (__u64 t = 0; t < 4; ++t) identify(s, own, t * kS);
+  EXPECT_EQ(s.confirmed, 1u);
+  EXPECT_EQ(identify(s, python_call(poll_of(2, 8, 50'000), 0xbeef, 9), 5 * kS),
+            static_cast<__u32>(LT_POLL_NESTED));
+  EXPECT_EQ(s.confirmed, 1u);
+}
+
+TEST(Identify, WhereAPollStandsInAProgramMayBecomeKnownLater) {
+  lt_slot s{};
+  const lt_poll_call nested = python_call(poll_of(3, 7, 9000), 0xbeef, 9);
+  identify(s, poll_of(3, 7, 9000), 1);
+  EXPECT_EQ(identify(s, nested, 2), static_cast<__u32>(LT_POLL_OWN)) << "not known yet";
+  EXPECT_EQ(identify(s, python_call(nested, 0xc0de, 4), 3), static_cast<__u32>(LT_POLL_TAKEOVER));
+  EXPECT_EQ(identify(s, nested, 4), static_cast<__u32>(LT_POLL_NESTED));
+}
+
 TEST(Identify, RelearnForgetsALoopThatEnded) {
   lt_slot s{};
   identify(s, epoll(3, 9000), 1);

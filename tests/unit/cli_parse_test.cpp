@@ -283,5 +283,40 @@ TEST(Parse, WrongInput) {
   }
 }
 
+struct WrongValues {
+  const char* option;
+  const char* values[3];
+};
+
+TEST(Parse, WrongValuesOfEveryOption) {
+  const WrongValues rows[] = {
+      {"--pid", {"server", "-1", "4294967296"}},
+      {"--tid", {"0", "1.5", "99999999999"}},
+      {"--comm", {"", " ", "\t"}},
+      {"--exe", {"", " ", "\t"}},
+      {"--cgroup", {"", "nginx.service", "../x"}},
+      {"--container", {"", "3f4", "web-1"}},
+      {"--threshold", {"soon", "-5", "10days"}},
+      {"--duration", {"0", "-1", "1e3"}},
+      {"--interval", {"0", "often", "1us"}},
+      {"--max-events", {"0", "-1", "ten"}},
+      {"--output", {"", " ", "\t"}},
+      {"--format", {"", "xml", "JSON"}},
+      {"--max-line", {"10", "x", "99999999999"}},
+      {"--hook", {"", "on", "ALWAYS"}},
+      {"--redact", {"", "names", "paths;args"}},
+      {"--sample-hz", {"-1", "1001", "x"}},
+      {"--max-loops", {"0", "x", "1000001"}},
+      {"--ring-bytes", {"3", "3M", "99G"}},
+  };
+  for (const WrongValues& row : rows) {
+    for (const char* value : row.values) {
+      const std::string message = error_of({row.option, value});
+      EXPECT_TRUE(message.starts_with(row.option)) << row.option << " '" << value << "': " << message;
+      EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace looptrace

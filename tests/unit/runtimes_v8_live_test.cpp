@@ -73,9 +73,7 @@ std::vector<std::string> nodes(int major) {
   return found;
 }
 
-std::string victim_path(const char* name) {
-  return (fs::path(__FILE__).parent_path().parent_path() / "victims" / name).string();
-}
+std::string victim_path(const char* name) { return std::string(TEST_DATA_DIR) + "/../victims/" + name; }
 
 struct TruthFrame {
   int line = 0;

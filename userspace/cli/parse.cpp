@@ -160,7 +160,7 @@ Result<Options> make_options(const RawOptions& raw, const CLI::App& app) {
   value("--duration", raw.duration, parse_seconds, [&](uint64_t ns) { o.duration_ns = ns; });
   value("--max-events", raw.max_events, parse_count, [&](uint64_t n) { o.max_events = n; });
   value("--interval", raw.interval, parse_interval, [&](uint64_t ns) { o.interval_ns = ns; });
-  value("--output", raw.output, parse_name,
+  value("--output", raw.output, parse_file,
         [&](const std::string& path) { o.output = path == "-" ? "" : path; });
   value("--format", raw.format, parse_format, [&](Format format) { o.format = format; });
   value("--max-line", raw.max_line, parse_max_line, [&](uint64_t bytes) { o.max_line = bytes; });

@@ -36,6 +36,11 @@ Result<std::string> parse_name(const std::string& text) {
   return text;
 }
 
+Result<std::string> parse_file(const std::string& text) {
+  if (trim(text).empty()) return usage("is empty; give the name of a file, as in stalls.jsonl");
+  return text;
+}
+
 Result<std::string> parse_cgroup(const std::string& text) {
   if (!text.starts_with('/')) {
     return usage(in_quotes(text) +

@@ -14,6 +14,7 @@ namespace looptrace {
 
 Result<uint32_t> parse_pid(const std::string& text);
 Result<std::string> parse_name(const std::string& text);    ///< not blank
+Result<std::string> parse_file(const std::string& text);    ///< not blank
 Result<std::string> parse_cgroup(const std::string& text);  ///< absolute
 Result<std::string> parse_container(
     const std::string& text);                                 ///< 4 to 64 hex digits, "containerd://" allowed

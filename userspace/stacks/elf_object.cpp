@@ -92,12 +92,14 @@ const SymbolTable& ElfObject::Impl::function_table() {
   SymbolTable::Builder builder;
   auto dynamic = load_symbols(*file, SHT_DYNSYM);
   if (dynamic) builder.add_plt(*file, *dynamic);
-  const auto add = [&](const ElfFile& from, uint32_t type) {
-    auto raw = load_symbols(from, type);
-    return raw && builder.add(from, std::move(*raw));
+  const auto add = [&](const ElfFile& from) {
+    auto raw = load_symbols(from, SHT_SYMTAB);
+    return raw && builder.add_without_names(from, std::move(*raw));
   };
-  if (!add(*file, SHT_SYMTAB) && !(separate_debug() && add(*debug, SHT_SYMTAB))) {
-    if (const auto unpacked = unpack_debugdata(*file)) add(*unpacked, SHT_SYMTAB);
+  if (!add(*file) && !(separate_debug() && add(*debug))) {
+    if (const auto unpacked = unpack_debugdata(*file)) {
+      if (auto raw = load_symbols(*unpacked, SHT_SYMTAB)) builder.add(*unpacked, std::move(*raw));
+    }
     if (dynamic) builder.add(*file, std::move(*dynamic));
   }
   return symbols.emplace(builder.build());

@@ -2,6 +2,7 @@
 #include "stacks/symbol_table.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -79,6 +80,13 @@ bool SymbolTable::Builder::add(const ElfFile& file, RawSymbols raw) {
   return candidates_.size() > before;
 }
 
+bool SymbolTable::Builder::add_without_names(const ElfFile& file, RawSymbols raw) {
+  const bool any = add(file, std::move(raw));
+  left_ = sources_.back().get();
+  left_file_ = &file;
+  return any;
+}
+
 void SymbolTable::Builder::add_plt(const ElfFile& file, const RawSymbols& dynamic) {
   if (file.header().e_machine != EM_X86_64) return;
   std::vector<std::pair<uint64_t, uint32_t>> slots;  // address of the GOT entry, symbol
@@ -124,11 +132,20 @@ SymbolTable SymbolTable::Builder::build() {
     return std::tuple(a.rank, a.name.size(), a.name) < std::tuple(b.rank, b.name.size(), b.name);
   });
   SymbolTable table;
+  const char* const left_names = left_ ? left_->names.data() : nullptr;
+  if (left_) {
+    table.file_ = left_file_;
+    table.names_at_ = left_->names_at;
+    table.names_size_ = left_->names.size();
+  }
+  const auto is_left = [&](std::string_view name) {
+    return left_ && name.data() >= left_names && name.data() < left_names + left_->names.size();
+  };
   size_t count = 0, name_bytes = 0;
   for (size_t i = 0; i < candidates_.size(); ++i) {
     if (i && candidates_[i].start == candidates_[i - 1].start) continue;
     ++count;
-    name_bytes += candidates_[i].name.size() + 1;
+    if (!is_left(candidates_[i].name)) name_bytes += candidates_[i].name.size() + 1;
   }
   table.entries_.reserve(count);
   table.names_.reserve(std::min<size_t>(name_bytes, ElfFile::kMaxPiece));
@@ -143,12 +160,15 @@ SymbolTable SymbolTable::Builder::build() {
           next < candidates_.size() ? std::min(candidates_[next].start, best.limit) : best.limit;
       size = end > best.start ? end - best.start : 1;
     }
+    const bool left = is_left(best.name);
     table.entries_.push_back(
         {best.start, static_cast<uint32_t>(std::min<uint64_t>(size, std::numeric_limits<uint32_t>::max())),
-         static_cast<uint32_t>(table.names_.size())});
+         left ? static_cast<uint32_t>(best.name.data() - left_names) | kInFile
+              : static_cast<uint32_t>(table.names_.size())});
+    i = next;
+    if (left) continue;
     table.names_.append(best.name);
     table.names_.push_back('\0');
-    i = next;
   }
   return table;
 }
@@ -158,9 +178,32 @@ std::optional<Symbol> SymbolTable::find(uint64_t address) const {
                              [](uint64_t at, const Entry& entry) { return at < entry.start; });
   for (int i = 0; i < kMaxEnclosing && it != entries_.begin(); ++i) {
     --it;
-    if (address - it->start < it->size) return Symbol{names_.c_str() + it->name, it->start, it->size};
+    if (address - it->start < it->size) return Symbol{name(it->name), it->start, it->size};
   }
   return std::nullopt;
+}
+
+std::string_view SymbolTable::name(uint32_t at) const {
+  if (!(at & kInFile)) return names_.c_str() + at;
+  if (const auto known = read_.find(at); known != read_.end()) return known->second;
+  std::string text;
+  for (uint64_t from = at & ~kInFile; from < names_size_ && text.find('\0') == text.npos;) {
+    std::array<char, 256> piece;
+    const size_t size = std::min<uint64_t>(piece.size(), names_size_ - from);
+    if (!file_->pread(names_at_ + from, piece.data(), size)) break;
+    text.append(piece.data(), size);
+    from += size;
+  }
+  text.resize(std::min(text.find('\0'), text.size()));
+  // As plain_name() has it; of the prefix the offset knows.
+  if (const size_t version = text.find('@'); version != text.npos && version > 0) text.resize(version);
+  text.shrink_to_fit();
+  read_bytes_ += text.capacity() + 64;
+  return read_.emplace(at, std::move(text)).first->second;
+}
+
+size_t SymbolTable::bytes() const {
+  return entries_.capacity() * sizeof(Entry) + names_.capacity() + read_bytes_;
 }
 
 NameIndex::NameIndex(const ElfFile& file, const RawSymbols& raw)

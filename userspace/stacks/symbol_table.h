@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "stacks/elf_object.h"
@@ -15,31 +16,42 @@ namespace looptrace {
 
 class ElfFile;
 
-/// Function names by address: 16 bytes a function plus the names. Where several symbols share an address
-/// the one that reads best is kept: a function before an untyped label, with a size before without, then
-/// fewer leading underscores ("poll", not "__GI___poll"), global before weak before local.
+/// Function names by address: 16 bytes a function. Names stay in the file and are read when asked for, 80
+/// bytes each in node; only those that are in no file (of PLT stubs, of .gnu_debugdata) are kept. Not
+/// thread-safe. Where several symbols share an address the one that reads best is kept: a function before an
+/// untyped label, with a size before without, then fewer leading underscores ("poll", not "__GI___poll"),
+/// global before weak before local.
 class SymbolTable {
  public:
   class Builder;
 
   std::optional<Symbol> find(uint64_t address) const;
   size_t size() const { return entries_.size(); }
-  size_t bytes() const { return entries_.capacity() * sizeof(Entry) + names_.capacity(); }
+  size_t bytes() const;
 
  private:
   struct Entry {
     uint64_t start;
     uint32_t size;
-    uint32_t name;  // offset in names_, NUL-terminated
+    uint32_t name;  // offset in names_, NUL-terminated; with kInFile, from names_at_ in *file_
   };
+  static constexpr uint32_t kInFile = 1u << 31;
+  std::string_view name(uint32_t at) const;
+
   std::vector<Entry> entries_;
   std::string names_;
+  const ElfFile* file_ = nullptr;
+  uint64_t names_at_ = 0, names_size_ = 0;
+  mutable std::unordered_map<uint32_t, std::string> read_;
+  mutable size_t read_bytes_ = 0;
 };
 
 class SymbolTable::Builder {
  public:
   /// Adds the functions of one table of `file`. False if it has none.
   bool add(const ElfFile& file, RawSymbols raw);
+  /// The same; their names are left in `file`, which must outlive the table. One file only.
+  bool add_without_names(const ElfFile& file, RawSymbols raw);
   /// Adds "name@plt" for the stubs of .plt, .plt.sec and .plt.got (x86-64).
   void add_plt(const ElfFile& file, const RawSymbols& dynamic);
   SymbolTable build();
@@ -55,6 +67,8 @@ class SymbolTable::Builder {
   std::vector<Candidate> candidates_;
   std::vector<std::unique_ptr<RawSymbols>> sources_;  // candidates' names point into these
   std::vector<std::unique_ptr<std::string>> plt_names_;
+  const RawSymbols* left_ = nullptr;  // whose names stay in left_file_
+  const ElfFile* left_file_ = nullptr;
 };
 
 /// Addresses by exact name: 8 bytes a symbol. Names stay in the file and are compared there.

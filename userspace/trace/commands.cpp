@@ -161,7 +161,7 @@ Result<void> run_trace(const Options& options, const std::string& version) {
   }
   Tracer tracer(std::move(config), *records);
   if (auto r = tracer.setup(); !r) return is_reader_gone(r.error()) ? Result<void>{} : r;
-  if (!options.quiet && !tracer.has_targets()) {
+  if (!options.quiet && !tracer.has_targets() && !tracer.targets_ended()) {
     std::fprintf(stderr, "looptrace: no process matches yet; waiting for one to start\n");
   }
   auto ended = tracer.run(signals->get(), [&]() -> Result<void> {
@@ -170,6 +170,9 @@ Result<void> run_trace(const Options& options, const std::string& version) {
     return {};
   });
   if (!ended && !is_reader_gone(ended.error())) return ended;
+  if (!options.quiet && ended && tracer.targets_ended()) {
+    std::fprintf(stderr, "looptrace: what was traced has ended\n");
+  }
   // The pretty format ends with its own summary, where the reader looks.
   if (!options.quiet && ended && format != Format::pretty) {
     std::fprintf(stderr, "looptrace: %s\n", summary_message(tracer.summary()).c_str());

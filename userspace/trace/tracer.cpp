@@ -189,6 +189,10 @@ Result<void> Tracer::setup() {
       matches_[tgid] = target.match;
       if (auto r = engine_->add_target(tgid); !r) return r;
     }
+    if (targets_ended()) {
+      if (auto r = matcher_->validate(); !r) return r;
+      return Error{"the target ended before it could be traced", 0, Fault::no_such_target};
+    }
   }
 
   if (auto r = engine_->find_sleepers(); !r) return r;
@@ -250,7 +254,11 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
   while (worker_.joinable()) {
     pollfd fds[] = {{signal_fd, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
     poll(fds, 2, 100);
-    if (fds[0].revents & POLLIN) _exit(130);
+    if (fds[0].revents & POLLIN) {
+      if (stopping) _exit(130);
+      signalfd_siginfo info;  // the first: it came while the trace ended by itself
+      stopping = read(signal_fd, &info, sizeof info) == sizeof info && info.ssi_signo != SIGHUP;
+    }
     if (fds[1].revents & POLLIN) worker_.join();
   }
   if (failure_) return *failure_;
@@ -327,7 +335,8 @@ void Tracer::work(std::stop_token stop) {
     }
     rescan(now);
     if (messages.empty()) warm_up();
-    if (failure_ || (config_.max_stalls && stalls_emitted_ >= *config_.max_stalls)) {
+    const bool enough = config_.max_stalls && stalls_emitted_ >= *config_.max_stalls;
+    if (failure_ || enough || targets_ended()) {
       const uint64_t one = 1;
       if (write(wake_fd_, &one, sizeof one) < 0) break;
       if (failure_) return;

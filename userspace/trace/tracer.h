@@ -60,6 +60,9 @@ class Tracer {
   /// Some process matches, or none was asked for.
   bool has_targets() const { return config_.engine.every_process || !matches_.empty(); }
 
+  /// Targets were named by their ids, and all of them have ended: no more can come, so the trace ends too.
+  bool targets_ended() const { return matcher_->is_fixed() && matches_.empty(); }
+
   /// Only watches for `duration_ns`, with every poll seen; for `list`.
   void observe(uint64_t duration_ns, int signal_fd);
 

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """An asyncio HTTP server, --loop asyncio or uvloop (default), whose handlers sleep, compute, wait for a child
-process with its output captured (a poll(2) inside the handler), and wait for a lock that another thread has."""
+process with its output captured (a poll(2) inside the handler), wait for a lock that another thread has, and for an
+event loop inside the event loop: one in a thread of its own (asyncio.run), one in the handler itself."""
 import asyncio
 import hashlib
 import subprocess
@@ -44,7 +45,24 @@ def hold_lock(taken):
         time.sleep(seconds)
 
 
-HANDLERS = {"/sleep": sleep_in_handler, "/hash": hash_in_handler, "/child": run_child_in_handler, "/lock": lock_in_handler}
+def run_loop_in_thread():
+    since_ns = time.monotonic_ns()
+    worker = threading.Thread(target=lambda: asyncio.run(asyncio.sleep(seconds)))
+    worker.start()
+    with stall("lock", since_ns, woken_by=worker.native_id): worker.join()
+
+
+def run_loop_in_handler():
+    outer = asyncio.get_running_loop()
+    inner = asyncio.new_event_loop()
+    asyncio._set_running_loop(None)
+    with stall("nested"): inner.run_until_complete(asyncio.sleep(seconds))
+    asyncio._set_running_loop(outer)
+    inner.close()
+
+
+HANDLERS = {"/sleep": sleep_in_handler, "/hash": hash_in_handler, "/child": run_child_in_handler, "/lock": lock_in_handler,
+            "/loop-in-thread": run_loop_in_thread, "/loop-in-handler": run_loop_in_handler}
 
 
 async def answer(reader, writer, stopped):

@@ -82,7 +82,7 @@ def parse_options(**defaults):
     parser.add_argument("--delay-ms", type=int, default=0)
     parser.add_argument("--clients", type=int, default=1)
     for name, value in defaults.items():
-        parser.add_argument("--" + name, default=value)
+        parser.add_argument("--" + name.replace("_", "-"), default=value)
     return parser.parse_args()
 
 

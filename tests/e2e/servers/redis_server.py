@@ -1,14 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Redis stalled by commands that take their time: DEBUG SLEEP, KEYS * over a million keys, a busy script.
+"""Redis stalled by commands that take their time: DEBUG SLEEP, KEYS * over a million keys, a busy script; alone, or
+saturated meanwhile by --load-clients that send --pipeline commands at once, so that its loop hardly ever sleeps.
 
 start_ns and end_ns are the client's, so they hold the stall; SLOWLOG says how long the command took at least."""
+import contextlib
 import socket
+import subprocess
+import sys
 import time
 
 import fixture
 
-KEYS = 1_000_000
+KEYS, KEYS_UNDER_LOAD = 1_000_000, 400_000
 CONFIG = ["--save", "", "--appendonly", "no", "--enable-debug-command", "yes", "--slowlog-log-slower-than", "1000",
           "--io-threads", "1", "--daemonize", "no", "--logfile", "redis.log"]
 BUSY_SCRIPT = """
@@ -41,11 +45,23 @@ class Client:
         return int(rest) if kind == b":" else rest
 
 
+def commands_of(client):
+    stats = dict(line.split(b":", 1) for line in client.command("INFO", "stats").splitlines() if b":" in line)
+    return int(stats[b"total_commands_processed"])
+
+
 def healthy(client, for_ms):
     end = time.monotonic() + for_ms / 1000
     while time.monotonic() < end:
         client.command("PING")
         time.sleep(0.005)
+
+
+def load(options, port):
+    if not int(options.load_clients):
+        return contextlib.nullcontext()
+    return fixture.started(fixture.need("redis-benchmark"), "-p", port, "-c", options.load_clients, "-P", options.pipeline,
+                           "-t", "get", "-n", 10**9, "-q", stdout=subprocess.DEVNULL)
 
 
 def stall_on(client, pid, kind, function, *command):
@@ -58,24 +74,31 @@ def stall_on(client, pid, kind, function, *command):
                       function=function, pid=pid)
 
 
+def stall(options, port, pid):
+    client = Client(port)
+    fixture.together(options.clients, lambda: healthy(Client(port), options.delay_ms + options.gap_ms))
+    for _ in range(options.count):
+        stall_on(client, pid, "sleep", "debugCommand", "DEBUG", "SLEEP", options.stall_ms / 1000)
+        healthy(client, options.gap_ms)
+        stall_on(client, pid, "cpu", "keysCommand", "KEYS", "*")
+        healthy(client, options.gap_ms)
+        stall_on(client, pid, "cpu", "evalCommand", "EVAL", BUSY_SCRIPT, 0, options.stall_ms)
+        healthy(client, options.gap_ms)
+
+
 def main():
-    options = fixture.parse_options()
+    options = fixture.parse_options(load_clients=0, pipeline=16)
     redis = fixture.need("redis-server")
     with fixture.work_dir() as work:
         port = fixture.free_port()
         with fixture.started(redis, "--port", port, "--bind", "127.0.0.1", *CONFIG, cwd=work) as server:
             fixture.wait_until(lambda: Client(port).command("PING") == b"PONG", "redis does not answer")
-            client = Client(port)
-            client.command("DEBUG", "POPULATE", KEYS)
-            fixture.say_ready(server.pid, port)
-            fixture.together(options.clients, lambda: healthy(Client(port), options.delay_ms + options.gap_ms))
-            for _ in range(options.count):
-                stall_on(client, server.pid, "sleep", "debugCommand", "DEBUG", "SLEEP", options.stall_ms / 1000)
-                healthy(client, options.gap_ms)
-                stall_on(client, server.pid, "cpu", "keysCommand", "KEYS", "*")
-                healthy(client, options.gap_ms)
-                stall_on(client, server.pid, "cpu", "evalCommand", "EVAL", BUSY_SCRIPT, 0, options.stall_ms)
-                healthy(client, options.gap_ms)
+            Client(port).command("DEBUG", "POPULATE", KEYS_UNDER_LOAD if int(options.load_clients) else KEYS)
+            fixture.say_ready(server.pid, port, saturated=int(options.load_clients) > 0)
+            with load(options, port):
+                stall(options, port, server.pid)
+            if int(options.load_clients) and commands_of(Client(port)) < 20_000:
+                sys.exit("the load was none")
     fixture.print_truths()
 
 

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What it takes to name each frame of a process's stacks for the first time: resolve PID, which must be
+// blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and worst time.
+// "native_file" is the first frame of each file, which reads the file's symbols and opens its lines.
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "runtimes/runtime.h"
+#include "stacks/elf_object.h"
+#include "stacks/module.h"
+#include "stacks/symbolizer.h"
+#include "stacks/user_unwinder.h"
+
+namespace looptrace {
+namespace {
+
+struct Times {
+  std::vector<double> us;
+
+  template <typename Work>
+  void measure(Work work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    us.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+  }
+};
+
+UnwoundStack stack_of(pid_t pid, const ProcessModules& modules) {
+  user_regs_struct registers{};
+  if (ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0) return {};
+  ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr);
+  waitpid(pid, nullptr, __WALL);
+  ptrace(PTRACE_GETREGS, pid, nullptr, &registers);
+  return unwind(modules, {registers.rip, registers.rsp, registers.rbp, {}, 0, true}, memory_reader(pid),
+                2000);
+}
+
+int run(pid_t pid) {
+  ObjectCache cache;
+  const auto modules = ProcessModules::load(pid, cache);
+  if (!modules) return 1;
+  std::optional<std::string> warning;
+  const auto runtime = detect_runtime(pid, *modules, warning);
+  std::map<std::string, Times> times;
+  const UnwoundStack stack = stack_of(pid, *modules);  // and keeps it stopped, so that all holds still
+  if (runtime) {
+    for (const lt_py_frame& frame : runtime->walk(runtime->thread_state(pid))) {
+      if (!runtime->is_shim(frame)) times["python"].measure([&] { (void)runtime->resolve(frame); });
+    }
+    for (const UnwoundStack::Pointers& pointers : stack.uncovered) {
+      const auto frame = runtime->read_slots(pointers);
+      if (!frame) continue;
+      times["javascript"].measure([&] { (void)runtime->name_frames({stack.addresses, {&*frame, 1}}); });
+    }
+  }
+  Symbolizer symbolizer({});
+  std::set<const Module*> seen;
+  for (const uint64_t address : stack.addresses) {
+    const Module* module = modules->find(address - 1);
+    if (!module || !module->object || (runtime && runtime->is_eval(address - 1))) continue;
+    const char* what = seen.insert(module).second ? "native_file" : "native";
+    std::vector<Frame> frames;
+    times[what].measure([&] { symbolizer.user(pid, *modules, address, true, frames); });
+  }
+  ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+  const char* separator = "{";
+  for (auto& [what, t] : times) {
+    std::sort(t.us.begin(), t.us.end());
+    std::printf("%s\"%s\":{\"frames\":%zu,\"median_us\":%.1f,\"worst_us\":%.1f}", separator, what.c_str(),
+                t.us.size(), t.us[t.us.size() / 2], t.us.back());
+    separator = ",";
+  }
+  std::printf("%s}\n", times.empty() ? "{" : "");
+  return 0;
+}
+
+}  // namespace
+}  // namespace looptrace
+
+int main(int argc, char** argv) {
+  if (argc == 2) return looptrace::run(std::atoi(argv[1]));
+  std::fprintf(stderr, "usage: bench_resolve PID\n");
+  return 2;
+}
