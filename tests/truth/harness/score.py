@@ -187,6 +187,9 @@ def score_case(name, iterations, tracer, threshold_ns, until_ns=None):
     for record in strangers:
         if record.get("ended_by"):  # the program ended in that iteration: the oracle cannot have seen its end
             continue
+        # Preempted between the kernel's poll and the program's first instruction after it: the oracle's clock is too late.
+        if record["duration_ns"] - record["time_ns"]["runqueue"] < threshold_ns and record["cause"]["kind"] == "runqueue":
+            continue
         score.reported += 1
         score.invented += 1
         score.confusion.append(("invented", None, record))
