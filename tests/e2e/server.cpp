@@ -44,19 +44,20 @@ std::set<std::string> right_causes(const json& truth, const json& stall) {
   return {kind};
 }
 
-// Python's and JavaScript's exactly. Native ones: the function that stalls has to be on the stack, and the
-// culprit has to have a name unless the program has none at all.
+// By name, file and line where the truth has them, which is where there is debug information. Else the
+// function that stalls has to be on the stack, and the culprit has to have a name unless the program has none
+// at all.
 bool right_culprit(const json& truth, const json& stall) {
   if (stall["cause"]["kind"] == "runqueue") return !stall.contains("culprit");
   if (!stall.contains("culprit")) return false;
   const json& culprit = stall["culprit"];
-  const std::string function = culprit.value("function", ""), kind = culprit["kind"];
-  const std::string wanted = truth["function"];
-  if (truth.contains("line") && (kind != "native" && kind != "inlined")) {
-    return (function == wanted || function.ends_with("." + wanted)) && culprit["line"] == truth["line"] &&
+  const std::string function = culprit.value("function", ""), wanted = truth["function"];
+  if (truth.contains("line")) {
+    const bool named =
+        function == wanted || function.ends_with("." + wanted) || function.ends_with("::" + wanted);
+    return named && culprit.value("line", 0) == truth["line"] &&
            base_name(culprit.value("file", "")) == truth["file"];
   }
-  if (truth.contains("line")) return false;
   // "evalCommand" may be a tail call of a generic one.
   const std::string stem = wanted.ends_with("Command") ? wanted.substr(0, wanted.size() - 7) : wanted;
   if (culprit.value("module", "").starts_with("nginx")) return has_frame(stall, stem);
@@ -166,6 +167,7 @@ std::pair<long, int> Server::system_call() const {
 }
 
 int Server::loop_fd() {
+  if (info_.contains("workers")) return -1;
   const uint64_t end = monotonic_ns() + 2'000'000'000;
   while (loop_fd_ < 0 && monotonic_ns() < end) {
     const auto [number, fd] = system_call();
@@ -250,6 +252,9 @@ void expect_right(const std::string& title, Server& server, const std::vector<js
     row.causes_right += cause;
     row.culprits_right += culprit;
     EXPECT_EQ(s["loop"]["kind"], server.loop_kind()) << s.dump();
+    if (t.contains("tid")) {
+      EXPECT_EQ(s["thread"]["id"], t["tid"]) << s.dump();
+    }
     if (server.loop_fd() >= 0 && t["pid"] == server.pid()) {
       EXPECT_EQ(s["loop"].value("fd", -1), server.loop_fd()) << s.dump();
     }

@@ -22,7 +22,8 @@ class Server {
   pid_t pid() const { return info_["pid"]; }
   const json& info() const { return info_; }
   std::string loop_kind() const { return info_.value("loop_kind", "epoll"); }
-  /// Descriptor of the main thread's own poll, as /proc shows it while the thread sleeps there.
+  /// Descriptor of the main thread's own poll, as /proc shows it while the thread sleeps there; -1 where
+  /// others poll.
   int loop_fd();
   /// What system call the main thread is in, and on what descriptor; -1 while it runs.
   std::pair<long, int> system_call() const;

@@ -68,6 +68,14 @@ TEST(FrameOriginRules, ByPath) {
   EXPECT_EQ(source_origin("/usr/include/c++/12/bits/stl_vector.h", FrameOrigin::application),
             FrameOrigin::runtime);
   EXPECT_EQ(source_origin("/srv/app/main.cpp", FrameOrigin::application), FrameOrigin::application);
+  const auto source = [](const char* file) { return source_origin(file, FrameOrigin::application); };
+  EXPECT_EQ(source("library/std/src/sys/thread/unix.rs"), FrameOrigin::runtime)
+      << "as rust-lang.org's objects say";
+  EXPECT_EQ(source("/rustc/59807616e1fa/library/core/src/ops/function.rs"), FrameOrigin::runtime);
+  EXPECT_EQ(source("/usr/src/rustc-1.63.0/library/alloc/src/boxed.rs"), FrameOrigin::runtime) << "Debian's";
+  EXPECT_EQ(source("src/main.rs"), FrameOrigin::application);
+  EXPECT_EQ(source("/root/.cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);
+  EXPECT_EQ(source("/usr/local/cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);
 }
 
 class SymbolizerTest : public testing::Test {

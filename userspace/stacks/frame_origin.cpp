@@ -30,6 +30,17 @@ constexpr std::array<string_view, 19> kRuntimeObjects = {
     "librt.so",    "librt-",    "libresolv.so", "ld-linux",   "ld-musl", "ld-2.",    "libstdc++.so",
     "libgcc_s.so", "libpython", "libpypy",      "libnode.so", "libc++"};
 
+// The crates of Rust's standard library that code of programs is inlined from.
+constexpr std::array<string_view, 3> kRustLibraries = {"library/core/src/", "library/alloc/src/",
+                                                       "library/std/src/"};
+
+// As the toolchain of rust-lang.org has them (its own objects say so relative to /rustc/HASH), with its
+// sources installed, and as Debian builds it.
+bool is_rusts_own(string_view file) {
+  return file.starts_with("/rustc/") || contains(file, "/rustlib/src/") ||
+         file.starts_with("/usr/src/rustc-") || has_prefix(file, kRustLibraries);
+}
+
 constexpr std::array<string_view, 6> kSystemDirectories = {"/usr/lib/", "/usr/lib64/", "/usr/lib32/",
                                                            "/lib/",     "/lib64/",     "/usr/libexec/"};
 
@@ -53,10 +64,10 @@ FrameOrigin module_origin(string_view path, bool program) {
 
 FrameOrigin source_origin(string_view file, FrameOrigin of_module) {
   if (of_module != FrameOrigin::application) return of_module;
-  if (contains(file, "/include/c++/") || file.starts_with("/rustc/") || contains(file, "/rustlib/src/") ||
-      file.starts_with("node:"))
+  if (contains(file, "/include/c++/") || is_rusts_own(file) || file.starts_with("node:"))
     return FrameOrigin::runtime;
-  if (file.starts_with("/usr/include/") || contains(file, "/.cargo/registry/") ||
+  // Cargo's registry is in CARGO_HOME: ~/.cargo, in the official images /usr/local/cargo.
+  if (file.starts_with("/usr/include/") || contains(file, "cargo/registry/src/") ||
       contains(file, "/node_modules/") || contains(file, "/site-packages/"))
     return FrameOrigin::library;
   return of_module;

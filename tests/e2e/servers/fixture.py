@@ -25,6 +25,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 POSTGRES = HERE.parent.parent / "demo" / "postgres"
+CACHE = pathlib.Path(os.environ.get("LOOPTRACE_TEST_CACHE", "/var/cache/looptrace-tests"))
 PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
 SKIP = 77
 
@@ -71,6 +72,11 @@ def skip(why):
 
 def need(program):
     return shutil.which(program) or skip(f"{program} is not installed; tests/provision e2e installs it")
+
+
+def need_cached(name):
+    """What tests/provision built or fetched."""
+    return CACHE / name if (CACHE / name).exists() else skip(f"no {CACHE / name}; tests/provision e2e makes it")
 
 
 def parse_options(**defaults):
