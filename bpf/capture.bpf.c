@@ -241,7 +241,7 @@ static long python_frame(u32 i, void *ctx)
 	if (!sc->py.frame || sc->rec.head.npy >= LT_MAX_PY)
 		return 1;
 	if (!py_read_frame(&sc->py, &f)) {
-		sc->rec.head.py_status = 3;
+		sc->rec.head.py_status = LT_PY_FAULT;
 		return 1;
 	}
 	/* 3.15's last frame is the thread's base: no eval loop runs it. */
@@ -354,7 +354,9 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);
 			if (!r->py_status)
 				bpf_loop(LT_MAX_PY, python_frame, &w, 0);
-			if (!r->py_status && (sc->py.handle || sc->py.handler))
+			if (!r->py_status && sc->py.frame)
+				r->py_status = LT_PY_FULL;
+			if (!r->py_status && py_has_task(&sc->py))
 				send_task(sc);
 		}
 	} else {

@@ -325,12 +325,21 @@ struct lt_py_watch {
 	__u32 pad;
 };
 
+/* How the walk of the interpreter's frames ended. */
+enum lt_py_status {
+	LT_PY_END = 0,	 /* at the outermost, or there are none */
+	LT_PY_FAULT = 1, /* user memory not resident, or the thread's state is gone */
+	LT_PY_FULL = 2,	 /* more frames than LT_MAX_PY */
+};
+
 /* How BPF finds the running asyncio Task; see struct lt_py_task. Offsets in bytes. */
 struct lt_py_task_config {
 	struct lt_py_watch handle;	  /* Handle._run of asyncio: self._callback steps the Task */
 	struct lt_py_watch handler;	  /* RequestHandler._execute of Tornado */
 	__u64 cell_type;		  /* PyCell_Type: an argument that a closure uses is in a cell */
 	__u64 function_type, method_type; /* PyCFunction_Type, PyMethod_Type */
+	__s32 running;			  /* in a PyThreadState: the running Task; -1 = not there (<= 3.13) */
+	__s32 ob_type;			  /* in any object: its type; what is its own follows */
 	__s32 callback;			  /* in a Handle */
 	__s32 coro, name;		  /* in a Task; -1 = not known in this version */
 	__s32 coro_code;		  /* in a coroutine: the code object that it runs */
@@ -435,7 +444,7 @@ struct lt_capture_head {
 	__s32 nr;
 	__u32 unwind_status;
 	__u32 nkernel, nuser, npy;
-	__s32 py_status; /* 0 ok; else which read failed */
+	__s32 py_status; /* enum lt_py_status */
 	__u64 ip, sp, bp;
 	__u64 weight_ns; /* samples: time since the previous sample or the segment's start */
 	__u64 r9, r15;	 /* V8's bytecode handlers: the present bytecode offset, the dispatch table */

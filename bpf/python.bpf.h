@@ -12,7 +12,7 @@
 
 struct py_walk {
 	struct lt_py_config config;
-	u64 frame;
+	u64 tstate, frame;
 	u64 handle, handler; /* innermost frames of the functions that tell the task; 0 = none met */
 	u64 bytes[PY_FRAME_BYTES / 8];
 };
@@ -24,27 +24,28 @@ static __always_inline u64 py_word(const struct py_walk *w, s32 offset)
 	return at < PY_FRAME_BYTES / 8 ? w->bytes[at] : 0;
 }
 
-/* Positions the walk at the thread's innermost frame. 0, or which read failed. */
+/* Positions the walk at the thread's innermost frame. Returns an enum lt_py_status. */
 static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_config *config, u64 tstate)
 {
 	u64 at = tstate, type = 0, code = 0, outer;
 
 	w->config = *config;
+	w->tstate = tstate;
 	w->frame = w->handle = w->handler = 0;
 	if (config->cframe >= 0 && bpf_probe_read_user(&at, 8, (void *)(tstate + config->cframe)))
-		return 1;
+		return LT_PY_FAULT;
 	if (bpf_probe_read_user(&w->frame, 8, (void *)(at + config->frame)))
-		return 2;
+		return LT_PY_FAULT;
 	/* 3.11 and 3.12 link a _PyCFrame before they fill it: then the one behind it is the thread's. */
 	if (config->cframe >= 0 && config->code_type && w->frame) {
 		if (!bpf_probe_read_user(&code, 8, (void *)(w->frame + config->f_code)) &&
 		    !bpf_probe_read_user(&type, 8, (void *)(code + 8)) && type == config->code_type)
-			return 0;
+			return LT_PY_END;
 		if (bpf_probe_read_user(&outer, 8, (void *)(at + config->frame + 8)) ||
 		    bpf_probe_read_user(&w->frame, 8, (void *)(outer + config->frame)))
-			return 4;
+			return LT_PY_FAULT;
 	}
-	return 0;
+	return LT_PY_END;
 }
 
 /* Reads the frame and steps to its caller. 0 if memory could not be read. */
@@ -89,41 +90,58 @@ static __always_inline u64 py_self(const struct py_walk *w, const struct lt_py_w
 {
 	u64 self = py_read(frame + watch->self) & w->config.code_mask;
 
-	if (self && py_read(self + 8) == w->config.task.cell_type)
-		self = py_read(self + 16);
+	if (self && py_read(self + w->config.task.ob_type) == w->config.task.cell_type)
+		self = py_read(self + w->config.task.ob_type + 8);
 	return self;
 }
 
 /*
- * Handle._run(self) -> self._callback -> its Task -> name, coroutine. A callback that steps a Task is a bound
- * method of it, of C (from the second step on) or Python, or an object made for the purpose.
- * What is found need not be a Task.
+ * From 3.14 on the thread's state names the running Task. Before, Handle._run(self) -> self._callback -> its
+ * Task. A callback that steps a Task is a bound method of it, of C (from the second step on) or Python, or an
+ * object made for the purpose. What is found need not be a Task.
  */
-static __always_inline void py_find_task(const struct py_walk *w, struct lt_py_task *t)
+static __always_inline u64 py_running_task(const struct py_walk *w)
 {
 	const struct lt_py_task_config *c = &w->config.task;
 	u64 self, type;
+
+	if (c->running >= 0)
+		return py_read(w->tstate + c->running);
+	if (!w->handle || c->name < 0)
+		return 0;
+	self = py_self(w, &c->handle, w->handle);
+	if (!self)
+		return 0;
+	self = py_read(self + c->callback);
+	if (!self)
+		return 0;
+	type = py_read(self + c->ob_type);
+	return py_read(self + c->ob_type + (type == c->function_type || type == c->method_type ? 16 : 8));
+}
+
+/* Whether py_find_task() may find anything. */
+static __always_inline int py_has_task(const struct py_walk *w)
+{
+	return w->handle || w->handler || w->config.task.running >= 0;
+}
+
+/* The running Task, its name and coroutine; the handler that Tornado runs. */
+static __always_inline void py_find_task(const struct py_walk *w, struct lt_py_task *t)
+{
+	const struct lt_py_task_config *c = &w->config.task;
+	u64 self;
 
 	t->task = t->task_type = t->coro = t->coro_code = t->handler_type = t->name = 0;
 	t->name_bytes = t->pad = 0;
 	if (w->handler) {
 		self = py_self(w, &c->handler, w->handler);
 		if (self)
-			t->handler_type = py_read(self + 8);
+			t->handler_type = py_read(self + c->ob_type);
 	}
-	if (!w->handle || c->name < 0)
-		return;
-	self = py_self(w, &c->handle, w->handle);
-	if (!self)
-		return;
-	self = py_read(self + c->callback);
-	if (!self)
-		return;
-	type = py_read(self + 8);
-	t->task = py_read(self + (type == c->function_type || type == c->method_type ? 24 : 16));
+	t->task = py_running_task(w);
 	if (!t->task)
 		return;
-	t->task_type = py_read(t->task + 8);
+	t->task_type = py_read(t->task + c->ob_type);
 	t->coro = py_read(t->task + c->coro);
 	t->name = py_read(t->task + c->name);
 	if (t->coro)

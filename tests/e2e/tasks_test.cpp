@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "../pythons.h"
 #include "harness.h"
 
 namespace looptrace::test {
@@ -77,10 +78,29 @@ TEST(Tasks, DebugModeTellsWhereTheyWereCreated) {
   expect_tasks({"/usr/bin/python3", "-W", "ignore", script(), "--debug"});
 }
 
-TEST(Tasks, OfUvloopHaveNoNameButTheirCoroutine) {
+// Their name is known from 3.14 on.
+TEST(Tasks, OfUvloopHaveTheirCoroutine) {
   LOOPTRACE_NEEDS_ROOT();
   expect_tasks({"/usr/bin/python3", script(), "--uvloop"});
 }
+
+class TasksOfNewer : public testing::TestWithParam<const char*> {
+ protected:
+  void expect(std::vector<std::string> arguments) {
+    LOOPTRACE_NEEDS_ROOT();
+    const auto found = pythons(GetParam());
+    if (found.empty()) GTEST_SKIP() << "no CPython " << GetParam() << " here";
+    arguments.insert(arguments.begin(), {found.back(), "-W", "ignore", script()});
+    expect_tasks(arguments);
+  }
+};
+
+TEST_P(TasksOfNewer, AreNamed) { expect({}); }
+TEST_P(TasksOfNewer, DebugModeTellsWhereTheyWereCreated) { expect({"--debug"}); }
+TEST_P(TasksOfNewer, OfUvloopAreNamedToo) { expect({"--uvloop"}); }
+
+INSTANTIATE_TEST_SUITE_P(CPython, TasksOfNewer, testing::Values("3.14", "3.15"),
+                         [](const auto& info) { return std::string("3_") + (info.param + 2); });
 
 }  // namespace
 }  // namespace looptrace::test

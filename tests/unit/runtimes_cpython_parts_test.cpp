@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtimes/cpython/asyncio_offsets.h"
 #include "runtimes/cpython/debug_offsets.h"
 #include "runtimes/cpython/py_string.h"
 #include "runtimes/cpython/source_file.h"
@@ -139,6 +140,35 @@ TEST(DebugOffsets, AnyWordsAreAccepted) {
     words[1] = 0x030d00f0 + ((random() % 4) << 16);
     for (int n = 0; n < 5; ++n) words[2 + random() % (words.size() - 2)] = random() >> random() % 64;
     (void)decode(words);
+  }
+}
+
+// What Debian's python3.14 has in its section.
+std::array<uint64_t, 13> asyncio_3_14() {
+  return {168, 136, 96, 108, 109, 128, 152, 225864, 10880, 936, 864, 872, 880};
+}
+
+std::optional<AsyncioOffsets> decode_asyncio(const std::array<uint64_t, 13>& words, size_t bytes = 104) {
+  return decode_asyncio_offsets({reinterpret_cast<const char*>(words.data()), bytes});
+}
+
+TEST(AsyncioOffsets, Reads314) {
+  const auto o = decode_asyncio(asyncio_3_14());
+  ASSERT_TRUE(o);
+  EXPECT_EQ(o->coro, 128);
+  EXPECT_EQ(o->name, 136);
+  EXPECT_EQ(o->running_task, 872);
+}
+
+TEST(AsyncioOffsets, RefusesWhatItDoesNotKnow) {
+  EXPECT_FALSE(decode_asyncio(asyncio_3_14(), 96)) << "a word less";
+  EXPECT_FALSE(decode_asyncio_offsets({}));
+  for (const size_t word : {1, 5, 11}) {
+    for (const uint64_t wrong : {uint64_t{8}, uint64_t{131}, uint64_t{65536}, ~uint64_t{7}}) {
+      auto words = asyncio_3_14();
+      words[word] = wrong;
+      EXPECT_FALSE(decode_asyncio(words)) << "word " << word << " = " << wrong;
+    }
   }
 }
 

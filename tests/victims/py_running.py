@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Event loops in threads, each blocked for good inside something that a loop runs. Output, fields separated by tabs:
   version VERSION / thread NAME TID / task NAME COROUTINE LINE CREATED_IN / ready
-"-" = not to be known; a thread without a task line runs no Task. The frames of a thread are in the order of its await
+"-" = not to be known (up to 3.13 in an eager Task); a thread without a task line runs no Task. The frames of a thread are in the order of its await
 chain: frame LINE FUNCTION FILE, innermost first, as in py_nest.py."""
 import asyncio
 import asyncio.tasks
@@ -111,10 +111,12 @@ def in_python_task():
 
 
 def in_eager_task():
-    """Runs inside the Task that creates it: its own name is in no handle."""
+    """Runs inside the Task that creates it: its own name is in no handle. From 3.14 on the thread's state has it."""
+    name = "eager" if sys.version_info >= (3, 14) else "-"
+
     async def creates():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        asyncio.get_running_loop().create_task(blocks_at_once("in_eager_task", "-"))
+        asyncio.get_running_loop().create_task(blocks_at_once("in_eager_task", name), name="eager")
 
     run_loop(lambda loop: loop.create_task(creates()))
 

@@ -33,7 +33,8 @@ class stall:
 
 
 def expected(name, coroutine, line):
-    return {"name": name if not UVLOOP else None, "coroutine": coroutine if QUALIFIED else coroutine.split(".")[-1],
+    named = not UVLOOP or sys.version_info >= (3, 14)
+    return {"name": name if named else None, "coroutine": coroutine if QUALIFIED else coroutine.split(".")[-1],
             "line": line, "handler": None}
 
 

@@ -50,6 +50,10 @@ class Runtime {
   /// Fills the part of `process` that BPF needs for this runtime.
   virtual void configure(lt_process& process) const = 0;
 
+  /// The process's files have changed: what was loaded since may have more to tell. configure() says what
+  /// came of it.
+  virtual void look_at(const ProcessModules&) {}
+
   /// The thread's interpreter state (PyThreadState*), 0 if it has none (yet). It can change when the thread
   /// enters another interpreter: ask again now and then.
   virtual uint64_t thread_state(pid_t) { return 0; }

@@ -103,7 +103,10 @@ void ProcessTable::load(TracedProcess& process) {
     if (process.runtime) process.info.runtime = process.runtime->name();
   }
   lt_process config{};
-  if (process.runtime) process.runtime->configure(config);
+  if (process.runtime) {
+    process.runtime->look_at(*process.modules);
+    process.runtime->configure(config);
+  }
   if (auto r = engine_.set_process(process.tgid, table, config); !r) {
     process.warnings.push_back("unwind_table: " + r.error().message());
   }

@@ -56,6 +56,7 @@ class CPython final : public Runtime {
   }
 
   void configure(lt_process& process) const override;
+  void look_at(const ProcessModules& modules) override;
   uint64_t thread_state(pid_t tid) override;
   bool is_eval(uint64_t address) const override;
   bool is_global_lock(uint64_t futex_address) const override;
@@ -104,6 +105,11 @@ void CPython::configure(lt_process& process) const {
                 .code_type = python_.code_type,
                 .code_mask = o.code_mask(),
                 .task = tasks_.config()};
+}
+
+void CPython::look_at(const ProcessModules& modules) {
+  if (python_.offsets.minor < 14 || tasks_.has_asyncio()) return;
+  if (const auto asyncio = find_asyncio(modules)) tasks_.set_asyncio(*asyncio);
 }
 
 uint64_t CPython::thread_state(pid_t tid) {
@@ -301,8 +307,9 @@ std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
     return 0;
   };
   const uint64_t handle = innermost(config.handle.code), handler = innermost(config.handler.code);
-  if (!handle && !handler) return std::nullopt;
-  return tasks_.read(handle, handler);
+  const lt_py_task seen = tasks_.read(thread_state, handle, handler);
+  if (!handle && !handler && !seen.task) return std::nullopt;
+  return seen;
 }
 
 std::optional<TaskInfo> CPython::task(std::span<const lt_py_frame> captured, const lt_py_task* seen) {
@@ -343,7 +350,9 @@ std::unique_ptr<Runtime> detect_cpython(pid_t pid, const ProcessModules& modules
     return nullptr;
   }
   if (!found->has_value()) return nullptr;
-  return std::make_unique<cpython::CPython>(pid, std::move(**found));
+  auto cpython = std::make_unique<cpython::CPython>(pid, std::move(**found));
+  cpython->look_at(modules);
+  return cpython;
 }
 
 }  // namespace looptrace

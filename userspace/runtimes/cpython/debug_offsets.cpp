@@ -24,6 +24,7 @@ struct WordOrder {
   size_t object;       // size, ob_type
   size_t bytes;        // size, ob_size, ob_sval
   size_t unicode;      // size, state, length, asciiobject_size
+  size_t generator;    // size, gi_name, gi_iframe, gi_frame_state (3.14+)
 };
 
 constexpr size_t kFirst = 3;  // after cookie, version, free_threaded
@@ -38,7 +39,8 @@ std::optional<WordOrder> word_order(int minor) {
               .code = 0,
               .object = 0,
               .bytes = 0,
-              .unicode = 0};
+              .unicode = 0,
+              .generator = 0};
   switch (minor) {
     case 13:
       o.thread = o.interpreter + 13;
@@ -70,6 +72,7 @@ std::optional<WordOrder> word_order(int minor) {
       return std::nullopt;
   }
   o.unicode = o.bytes + 3;
+  if (minor >= 14) o.generator = o.unicode + (minor == 14 ? 6 : 10);  // gc
   return o;
 }
 
@@ -151,12 +154,15 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
 
   // Not told: the third member behind the head of an object with a size.
   o.code.flags = o.bytes.size + 8 + 3 * 8;
-  // Nor are asyncio's. Later versions, and free-threaded builds, say nothing of their tasks' names.
+  // Nor are asyncio's. Later versions tell them elsewhere.
   const bool tasks_known = o.minor == 13 && !o.free_threaded;
   o.task = {.coro = tasks_known ? 120 : -1,
             .name = tasks_known ? 128 : -1,
-            .source_traceback = 72,
+            .source_traceback = o.head() + 56,
             .coro_code = 72};
+  if (order->generator) {
+    o.task.coro_code = words.member(order->generator + 2, order->generator) + o.frame.code;
+  }
 
   o.unicode.state = words.member(order->unicode + 1, order->unicode, 4);
   o.unicode.length = words.member(order->unicode + 2, order->unicode);

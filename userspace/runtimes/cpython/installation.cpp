@@ -175,4 +175,11 @@ Result<std::optional<Installation>> find_installation(pid_t pid, const ProcessMo
   return std::optional<Installation>();
 }
 
+std::optional<AsyncioOffsets> find_asyncio(const ProcessModules& modules) {
+  for (const Module* file : distinct(modules)) {
+    if (auto offsets = decode_asyncio_offsets(file->object->section(".AsyncioDebug"))) return offsets;
+  }
+  return std::nullopt;
+}
+
 }  // namespace looptrace::cpython

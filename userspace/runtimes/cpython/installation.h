@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "runtimes/cpython/asyncio_offsets.h"
 #include "runtimes/cpython/native_code.h"
 #include "runtimes/cpython/offsets.h"
 #include "runtimes/cpython/version.h"
@@ -37,5 +38,8 @@ struct Installation {
 /// programs that embed one. Nothing if there is no CPython; an Error that tells the version where there is
 /// one that we cannot read (before 3.8, after 3.15, pre-releases).
 Result<std::optional<Installation>> find_installation(pid_t pid, const ProcessModules& modules);
+
+/// What asyncio tells of itself (3.14+), if it is loaded: an extension module often is one of its own file.
+std::optional<AsyncioOffsets> find_asyncio(const ProcessModules& modules);
 
 }  // namespace looptrace::cpython

@@ -52,10 +52,12 @@ struct Offsets {
   } code;
 
   int ob_type;
+  /// Where an object's own members begin; what follows has offsets of builds with a GIL, 16.
+  int head() const { return ob_type + 8; }
 
   /// asyncio's own Task type, of C (TaskObj in _asynciomodule.c), and coroutines.
   struct {
-    int coro, name;        ///< -1: not known in this version
+    int coro, name;        ///< -1: not known in this version; 3.14+: asyncio_offsets.h
     int source_traceback;  ///< where it was created, in debug mode
     int coro_code;         ///< in a coroutine: cr_code, or the code of its embedded frame
   } task;

@@ -13,15 +13,16 @@ namespace {
 
 constexpr uint32_t kCoroutine = 0x80;           // CO_COROUTINE
 constexpr uint32_t kIterableCoroutine = 0x100;  // CO_ITERABLE_COROUTINE: types.coroutine()
+// Offsets from where an object's own members begin (Offsets::head()).
 constexpr int kHandleCallback =
-    24;  // Handle has __slots__, which lie in the order of their names: _args, _callback
+    8;  // Handle has __slots__, which lie in the order of their names: _args, _callback
+constexpr int kMethodSelf = 8;  // of a bound method, of C or Python
+constexpr int kTypeName = 8;
+constexpr int kTypeBase = 240;
+
 constexpr size_t kMaxMet = 16384;
 constexpr size_t kMaxBases = 8;
 constexpr size_t kMaxSummaries = 64;
-
-// PyTypeObject, 3.8 to 3.15 with a GIL.
-constexpr uint64_t kTypeName = 24;
-constexpr uint64_t kTypeBase = 256;
 
 // PyCodeObject of 3.8 to 3.10.
 constexpr uint64_t kCodeLocals = 28;
@@ -84,7 +85,6 @@ int Tasks::self_offset(uint64_t code) const {
 }
 
 bool Tasks::learn(std::span<const lt_py_frame> frames) {
-  if (python_.offsets.free_threaded) return false;
   bool found = false;
   for (const lt_py_frame& frame : frames) {
     if (!frame.code || !met_.insert(frame.code ^ uint64_t{frame.firstlineno} << 44).second) continue;
@@ -107,32 +107,46 @@ lt_py_task_config Tasks::config() const {
           .cell_type = python_.cell_type,
           .function_type = python_.function_type,
           .method_type = python_.method_type,
-          .callback = kHandleCallback,
-          .coro = o.task.coro,
-          .name = o.task.name,
+          .running = asyncio_ ? asyncio_->running_task : -1,
+          .ob_type = o.ob_type,
+          .callback = o.head() + kHandleCallback,
+          .coro = asyncio_ ? asyncio_->coro : o.task.coro,
+          .name = asyncio_ ? asyncio_->name : o.task.name,
           .coro_code = o.task.coro_code};
 }
 
 uint64_t Tasks::self_of(const lt_py_watch& watch, uint64_t frame) const {
   const uint64_t self =
       memory_.pointer(frame + static_cast<uint64_t>(watch.self)) & python_.offsets.code_mask();
-  if (!self || !python_.cell_type || memory_.pointer(self + 8) != python_.cell_type) return self;
-  return memory_.pointer(self + 16);
+  if (!self || !python_.cell_type || type_of(self) != python_.cell_type) return self;
+  return memory_.pointer(self + static_cast<uint64_t>(python_.offsets.head()));
 }
 
-lt_py_task Tasks::read(uint64_t handle, uint64_t handler) const {
+uint64_t Tasks::type_of(uint64_t object) const {
+  return memory_.pointer(object + static_cast<uint64_t>(python_.offsets.ob_type));
+}
+
+uint64_t Tasks::running_task(uint64_t thread_state, uint64_t handle) const {
+  const lt_py_task_config c = config();
+  if (c.running >= 0) return memory_.pointer(thread_state + static_cast<uint64_t>(c.running));
+  const uint64_t self = handle && c.name >= 0 ? self_of(handle_, handle) : 0;
+  const uint64_t callback = self ? memory_.pointer(self + static_cast<uint64_t>(c.callback)) : 0;
+  if (!callback) return 0;
+  const uint64_t type = type_of(callback);
+  const bool method = type == c.function_type || type == c.method_type;
+  return memory_.pointer(callback +
+                         static_cast<uint64_t>(python_.offsets.head() + (method ? kMethodSelf : 0)));
+}
+
+lt_py_task Tasks::read(uint64_t thread_state, uint64_t handle, uint64_t handler) const {
   const lt_py_task_config c = config();
   lt_py_task seen{};
   if (handler) {
-    if (const uint64_t self = self_of(handler_, handler)) seen.handler_type = memory_.pointer(self + 8);
+    if (const uint64_t self = self_of(handler_, handler)) seen.handler_type = type_of(self);
   }
-  const uint64_t self = handle && c.name >= 0 ? self_of(handle_, handle) : 0;
-  const uint64_t callback = self ? memory_.pointer(self + static_cast<uint64_t>(c.callback)) : 0;
-  if (!callback) return seen;
-  const uint64_t type = memory_.pointer(callback + 8);
-  seen.task = memory_.pointer(callback + (type == c.function_type || type == c.method_type ? 24 : 16));
+  seen.task = running_task(thread_state, handle);
   if (!seen.task) return seen;
-  seen.task_type = memory_.pointer(seen.task + 8);
+  seen.task_type = type_of(seen.task);
   seen.coro = memory_.pointer(seen.task + static_cast<uint64_t>(c.coro));
   seen.name = memory_.pointer(seen.task + static_cast<uint64_t>(c.name));
   if (seen.coro) seen.coro_code = memory_.pointer(seen.coro + static_cast<uint64_t>(c.coro_code));
@@ -191,7 +205,8 @@ std::optional<size_t> Tasks::handler_method(std::span<const lt_py_frame> frames)
 
 std::string Tasks::type_name(uint64_t type) const {
   std::array<char, 128> text;
-  const uint64_t name = type % 8 == 0 && type ? memory_.pointer(type + kTypeName) : 0;
+  const auto at = static_cast<uint64_t>(python_.offsets.head() + kTypeName);
+  const uint64_t name = type % 8 == 0 && type ? memory_.pointer(type + at) : 0;
   const size_t size = name ? memory_.read_some(name, text.data(), text.size()) : 0;
   const auto end = std::find(text.begin(), text.begin() + static_cast<ptrdiff_t>(size), '\0');
   if (end == text.begin() + static_cast<ptrdiff_t>(size)) return {};
@@ -199,23 +214,25 @@ std::string Tasks::type_name(uint64_t type) const {
 }
 
 bool Tasks::is_task_type(uint64_t type) const {
+  const auto head = static_cast<uint64_t>(python_.offsets.head());
   for (size_t i = 0; type && i < kMaxBases; ++i) {
     std::array<char, 14> text{};  // "_asyncio.Task" and its end
-    const uint64_t name = type % 8 == 0 ? memory_.pointer(type + kTypeName) : 0;
+    const uint64_t name = type % 8 == 0 ? memory_.pointer(type + head + kTypeName) : 0;
     if (!name || !memory_.read(name, text.data(), text.size())) return false;
     if (std::string_view(text.data(), text.size()) == std::string_view("_asyncio.Task\0", 14)) return true;
-    type = memory_.pointer(type + kTypeBase);
+    type = memory_.pointer(type + head + kTypeBase);
   }
   return false;
 }
 
 // Not negative, of at most two digits of 30 bits.
 std::optional<int64_t> Tasks::small_int(std::span<const uint8_t> object) const {
-  const auto tag = load<uint64_t>(object, 16);  // a count of digits; 3.12+: and 3 bits, 0 = positive
+  const auto head = static_cast<size_t>(python_.offsets.head());
+  const auto tag = load<uint64_t>(object, head);  // a count of digits; 3.12+: and 3 bits, 0 = positive
   const bool tagged = python_.offsets.minor >= 12;
   const uint64_t digits = tagged ? tag >> 3 : tag;
-  if (object.size() < 32 || (tagged && (tag & 3)) || digits < 1 || digits > 2) return std::nullopt;
-  const int64_t low = load<uint32_t>(object, 24), high = load<uint32_t>(object, 28);
+  if (object.size() < head + 16 || (tagged && (tag & 3)) || digits < 1 || digits > 2) return std::nullopt;
+  const int64_t low = load<uint32_t>(object, head + 8), high = load<uint32_t>(object, head + 12);
   return digits == 1 ? low : low | high << 30;
 }
 
@@ -240,21 +257,22 @@ std::string Tasks::name_text(std::span<const uint8_t> object) const {
 // A traceback.FrameSummary has __slots__, which lie in the order of their names: ... filename, lineno,
 // locals, name, with others before them that depend on the version.
 std::optional<TaskInfo::Place> Tasks::summary(uint64_t object) const {
-  std::array<uint64_t, 18> words{};
+  std::array<uint64_t, 20> words{};
   if (object % 8 != 0 || memory_.read_some(object, words.data(), sizeof words) < 64) return std::nullopt;
   const auto is = [&](uint64_t value, uint64_t type) {
-    return value && value % 8 == 0 && type && memory_.pointer(value + 8) == type;
+    return value && value % 8 == 0 && type && type_of(value) == type;
   };
-  for (size_t i = 2; i + 3 < words.size(); ++i) {
+  for (size_t i = static_cast<size_t>(python_.offsets.head()) / 8; i + 3 < words.size(); ++i) {
     if (!is(words[i], python_.str_type) || !is(words[i + 1], python_.int_type) ||
         !is(words[i + 3], python_.str_type)) {
       continue;
     }
-    std::array<uint8_t, 32> line{};
+    std::array<uint8_t, 48> line{};
+    const auto size = static_cast<size_t>(python_.offsets.head()) + 16;
     const auto file = read_string(memory_, python_.offsets, words[i]);
     const auto name = read_string(memory_, python_.offsets, words[i + 3]);
-    if (!file || !name || !memory_.read(words[i + 1], line.data(), line.size())) return std::nullopt;
-    const auto number = small_int(line);
+    if (!file || !name || !memory_.read(words[i + 1], line.data(), size)) return std::nullopt;
+    const auto number = small_int({line.data(), size});
     if (!number || *number > INT32_MAX) return std::nullopt;
     return TaskInfo::Place{*name, *file, static_cast<int>(*number)};
   }
@@ -263,11 +281,13 @@ std::optional<TaskInfo::Place> Tasks::summary(uint64_t object) const {
 
 std::optional<TaskInfo::Place> Tasks::created_at(const lt_py_task& seen) const {
   const Offsets& o = python_.offsets;
+  const auto head = static_cast<uint64_t>(o.head());
+  const lt_py_task_config c = config();
   const uint64_t task = seen.task;
-  const uint64_t list = memory_.pointer(task + static_cast<uint64_t>(o.task.source_traceback));
+  const uint64_t list = task ? memory_.pointer(task + static_cast<uint64_t>(o.task.source_traceback)) : 0;
   // A traceback.StackSummary is a list: its size, its items.
-  if (!list || list % 8 != 0 || type_name(memory_.pointer(list + 8)) != "StackSummary") return std::nullopt;
-  const uint64_t size = memory_.pointer(list + 16), items = memory_.pointer(list + 24);
+  if (!list || list % 8 != 0 || type_name(type_of(list)) != "StackSummary") return std::nullopt;
+  const uint64_t size = memory_.pointer(list + head), items = memory_.pointer(list + head + 8);
   std::optional<TaskInfo::Place> found;
   for (uint64_t n = 0; n < std::min<uint64_t>(size, kMaxSummaries); ++n) {
     auto place = summary(memory_.pointer(items + 8 * (size - 1 - n)));
@@ -279,9 +299,9 @@ std::optional<TaskInfo::Place> Tasks::created_at(const lt_py_task& seen) const {
   // Another Task may have come to lie there since.
   std::array<uint8_t, LT_TASK_NAME_LEN> name{};
   const size_t bytes = memory_.read_some(seen.name, name.data(), name.size());
-  const bool same = memory_.pointer(task + 8) == seen.task_type &&
-                    memory_.pointer(task + static_cast<uint64_t>(o.task.coro)) == seen.coro &&
-                    memory_.pointer(task + static_cast<uint64_t>(o.task.name)) == seen.name &&
+  const bool same = c.name >= 0 && type_of(task) == seen.task_type &&
+                    memory_.pointer(task + static_cast<uint64_t>(c.coro)) == seen.coro &&
+                    memory_.pointer(task + static_cast<uint64_t>(c.name)) == seen.name &&
                     name_text({name.data(), bytes}) ==
                         name_text({seen.name_object, std::min<size_t>(seen.name_bytes, name.size())});
   return same ? found : std::nullopt;

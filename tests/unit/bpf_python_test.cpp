@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// The BPF walk of CPython frames, compiled for user space, over objects made by hand: the moments and builds
+// that a running interpreter shows too seldom to be relied upon.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+#include "looptrace.h"
+
+namespace {
+
+using s32 = int32_t;
+using u32 = uint32_t;
+using u64 = uint64_t;
+
+uint64_t unreadable_from = 0, unreadable_to = 0;
+
+long bpf_probe_read_user(void* into, u32 size, const void* from) {
+  const auto at = reinterpret_cast<uint64_t>(from);
+  const bool bad = at < 4096 || (at < unreadable_to && at + size > unreadable_from);
+  if (bad) return -14;
+  std::memcpy(into, from, size);
+  return 0;
+}
+
+#undef __always_inline  // libc has one too
+#define __always_inline inline
+#include "python.bpf.h"
+
+template <typename T>
+u64 address(T& object) {
+  return reinterpret_cast<u64>(&object);
+}
+
+using Object = std::array<u64, 32>;
+
+class PythonWalk : public testing::Test {
+ protected:
+  void SetUp() override {
+    unreadable_from = unreadable_to = 0;
+    code_[1] = outer_code_[1] = address(type_);
+    code_[2] = 7, outer_code_[2] = 9;  // first lines
+  }
+
+  // Members where 3.12 has them, more or less: the walk goes by the offsets alone.
+  lt_py_config config_of(int minor) const {
+    lt_py_config c{};
+    c.minor = minor;
+    c.cframe = minor == 11 || minor == 12 ? 8 : -1;
+    c.frame = 0;
+    c.f_code = 0, c.f_previous = 8, c.f_instr = 16, c.f_owner = 30;
+    c.co_firstlineno = 16;
+    c.code_type = address(type_);
+    c.code_mask = minor >= 14 ? ~u64{3} : ~u64{0};
+    c.task.running = -1, c.task.name = -1, c.task.ob_type = 8;
+    return c;
+  }
+
+  // The code objects' first lines, innermost first.
+  std::vector<u32> lines(const lt_py_config& config, u64 state) {
+    std::vector<u32> found;
+    if (py_first_frame(&walk_, &config, state) != LT_PY_END) return {~0u};
+    lt_py_frame frame{};
+    while (walk_.frame && found.size() < 9 && py_read_frame(&walk_, &frame))
+      found.push_back(frame.firstlineno);
+    return found;
+  }
+
+  Object type_{}, code_{}, outer_code_{}, garbage_{};
+  Object frame_{}, outer_frame_{};
+  py_walk walk_{};
+};
+
+TEST_F(PythonWalk, ReachesTheOutermostFrame) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_), frame_[1] = address(outer_frame_);
+  outer_frame_[0] = address(outer_code_);
+  EXPECT_EQ(lines(config_of(13), address(state)), (std::vector<u32>{7, 9}));
+}
+
+// 3.11 and 3.12 link a _PyCFrame on the C stack before they fill it.
+TEST_F(PythonWalk, AHalfFilledCFrameIsPassedOver) {
+  Object inner{}, outer{}, state{0, address(inner)};
+  frame_[0] = address(code_);
+  outer[0] = address(frame_);
+  inner[1] = address(outer);
+  for (const u64 rubbish : {address(garbage_), u64{1}, u64{0xdeadbeef}, address(code_)}) {
+    inner[0] = rubbish;
+    EXPECT_EQ(lines(config_of(12), address(state)), (std::vector<u32>{7})) << rubbish;
+  }
+  inner[0] = address(frame_);
+  EXPECT_EQ(lines(config_of(12), address(state)), (std::vector<u32>{7})) << "filled";
+}
+
+TEST_F(PythonWalk, ReferencesAreTaggedFrom314On) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_) | 1, frame_[1] = address(outer_frame_);
+  outer_frame_[0] = address(outer_code_) | 3;
+  EXPECT_EQ(lines(config_of(14), address(state)), (std::vector<u32>{7, 9}));
+}
+
+TEST_F(PythonWalk, AShimsCodeIsNotLookedAt) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_);
+  frame_[3] = u64{3} << 48;  // the owner, byte 30
+  EXPECT_EQ(lines(config_of(12), address(state)), (std::vector<u32>{0}));
+}
+
+TEST_F(PythonWalk, MemoryThatIsNotThereEndsIt) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_), frame_[1] = address(outer_frame_);
+  unreadable_from = address(outer_frame_), unreadable_to = unreadable_from + 8;
+  EXPECT_EQ(lines(config_of(13), address(state)), (std::vector<u32>{7}));
+  EXPECT_NE(walk_.frame, 0u) << "and it knows that there is more";
+  unreadable_from = address(state), unreadable_to = unreadable_from + 8;
+  EXPECT_EQ(lines(config_of(13), address(state)), (std::vector<u32>{~0u}));
+}
+
+TEST_F(PythonWalk, AFrameThatIsItsOwnCallerDoesNotHoldItForever) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_), frame_[1] = address(frame_);
+  EXPECT_EQ(lines(config_of(13), address(state)).size(), 9u) << "the caller's bound";
+}
+
+// From 3.14 on the thread state names the Task; a free-threaded build's objects have a larger head.
+TEST_F(PythonWalk, TheRunningTask) {
+  for (const int head : {16, 32}) {
+    SCOPED_TRACE(head);
+    const size_t own = static_cast<size_t>(head) / 8;
+    Object task{}, coroutine{}, name{}, state{0, 0, 0, address(task)};
+    task[own - 1] = 0x7000;
+    task[own] = address(coroutine), task[own + 1] = address(name);
+    coroutine[own] = address(code_);
+    name[0] = 42;
+    lt_py_config config = config_of(14);
+    config.task = {};
+    config.task.running = 24, config.task.ob_type = head - 8;
+    config.task.coro = head, config.task.name = head + 8, config.task.coro_code = head;
+    ASSERT_EQ(py_first_frame(&walk_, &config, address(state)), LT_PY_END);
+    EXPECT_TRUE(py_has_task(&walk_));
+    lt_py_task seen{};
+    py_find_task(&walk_, &seen);
+    EXPECT_EQ(seen.task, address(task));
+    EXPECT_EQ(seen.task_type, 0x7000u);
+    EXPECT_EQ(seen.coro_code, address(code_));
+    EXPECT_EQ(seen.name_bytes, static_cast<u32>(LT_TASK_NAME_LEN));
+    EXPECT_EQ(seen.name_object[0], 42);
+    state[3] = 0;
+    py_find_task(&walk_, &seen);
+    EXPECT_EQ(seen.task, 0u) << "none runs";
+    EXPECT_EQ(seen.name_bytes, 0u);
+  }
+}
+
+}  // namespace
