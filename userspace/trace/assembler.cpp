@@ -120,7 +120,7 @@ const char* poll_kind_name(uint32_t kind) {
 
 void Assembler::add_capture(LoopState& loop, RawCapture capture, const lt_slot& slot) {
   loop.turn_to(capture.head.seq);
-  count_stack(loop, capture.head.unwind_status);
+  count_stack(loop, walk_status(capture.head));
   const bool sample = capture.head.reason == LT_CAPTURE_SAMPLE;
   const auto same = std::find_if(loop.pending.begin(), loop.pending.end(), [&](const PendingStack& p) {
     return p.capture.head.reason == capture.head.reason && p.capture.same_stack(capture);

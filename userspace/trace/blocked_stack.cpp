@@ -13,6 +13,7 @@ void BlockedStack::move_into(RawCapture& capture) && {
   capture.v8 = std::move(v8);
   capture.javascript = std::move(javascript);
   capture.head.unwind_status = status;
+  capture.head.py_status = capture.python.size() >= LT_MAX_PY ? LT_PY_FULL : LT_PY_END;
 }
 
 std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,

@@ -113,7 +113,7 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
   }
   const uint32_t status = capture.head.unwind_status;
-  stack.truncated = status != LT_UNWIND_END;
+  stack.truncated = status != LT_UNWIND_END || capture.head.py_status != LT_PY_END;
   if (status == LT_UNWIND_NO_MODULE) modules_stale = true;
   // A native walk that broke off early leaves interpreter frames over: they are known all the same.
   if (runtime) {

@@ -3,6 +3,11 @@
 
 namespace looptrace {
 
+uint32_t walk_status(const lt_capture_head& head) {
+  if (head.unwind_status != LT_UNWIND_END || head.py_status == LT_PY_END) return head.unwind_status;
+  return head.py_status == LT_PY_FULL ? kInterpreterFull : kInterpreterFault;
+}
+
 const char* unwind_status_name(uint32_t status) {
   switch (status) {
     case LT_UNWIND_END:
@@ -19,6 +24,10 @@ const char* unwind_status_name(uint32_t status) {
       return "bad_frame";
     case LT_UNWIND_OFF:
       return "no_tables";
+    case kInterpreterFault:
+      return "interpreter_fault";
+    case kInterpreterFull:
+      return "interpreter_too_deep";
     default:
       return "unsupported";
   }

@@ -9,10 +9,16 @@
 
 namespace looptrace {
 
+/// How the walks of a capture ended: the native one's enum lt_unwind_status; where that one is whole, what
+/// enum lt_py_status says of the interpreter's frames.
+constexpr uint32_t kInterpreterFault = LT_UNWIND_OFF + 1;
+constexpr uint32_t kInterpreterFull = LT_UNWIND_OFF + 2;
+uint32_t walk_status(const lt_capture_head& head);
+
 /// Why a walk ended before the thread's start, as records have it: "read_fault".
 const char* unwind_status_name(uint32_t status);
 
-/// How the native walks of some stacks ended.
+/// How the walks of some stacks ended.
 class StackTally {
  public:
   void add(uint32_t status) { ++by_status_[index(status)]; }
@@ -25,7 +31,7 @@ class StackTally {
   StackCounts since(const StackTally& before) const;
 
  private:
-  static constexpr size_t kStatuses = LT_UNWIND_OFF + 1;
+  static constexpr size_t kStatuses = kInterpreterFull + 1;
   static size_t index(uint32_t status) { return status < kStatuses ? status : size_t{LT_UNWIND_UNSUPPORTED}; }
   std::array<uint64_t, kStatuses> by_status_{};
 };

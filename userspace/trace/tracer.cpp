@@ -665,7 +665,7 @@ void Tracer::take_live_stack(LoopState& loop, TracedProcess& process, const lt_s
   c.head.nr = s.off_nr;
   c.head.sp = s.off_sp;
   std::move(*stack).move_into(c);
-  assembler_->count_stack(loop, c.head.unwind_status);
+  assembler_->count_stack(loop, walk_status(c.head));
   loop.turn_to(s.it.seq);
   loop.live.push_back(std::move(live));
 }
@@ -679,8 +679,8 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   });
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
-  const uint32_t status = c.head.unwind_status;
-  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT &&
+  const uint32_t status = walk_status(c.head);
+  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && status != kInterpreterFault &&
       !(process.runtime && c.python.empty() && c.v8.empty()))
     return;
   if (process.runtime && !s.py_tstate) {
@@ -688,7 +688,7 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
     engine_->slot(loop.slot).py_tstate = s.py_tstate;
   }
   if (auto stack = walk_blocked(process, s, engine_->slot(loop.slot))) std::move(*stack).move_into(c);
-  assembler_->count_mended(loop, status, c.head.unwind_status);
+  assembler_->count_mended(loop, status, walk_status(c.head));
 }
 
 uint64_t Tracer::open_due(uint32_t index, uint64_t start_ns) {
