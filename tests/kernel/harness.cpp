@@ -222,7 +222,10 @@ Trace::Trace(std::vector<std::string> args, ProcessOptions options)
             }
             return args;
           }(),
-          std::move(options)) {}
+          std::move(options)) {
+  const auto given = std::find(args.begin(), args.end(), "--max-line");
+  if (given != args.end() && given + 1 != args.end()) max_line_ = std::stoul(*(given + 1));
+}
 
 bool Trace::started() {
   const bool ok = process_.wait_line("{\"schema\":\"looptrace.start/1\"", 15).has_value();
@@ -248,7 +251,7 @@ std::vector<json> Trace::records(const std::string& schema) {
   for (const std::string& line : process_.lines()) {
     json j = json::parse(line, nullptr, false);
     EXPECT_TRUE(j.is_object()) << line;
-    EXPECT_LE(line.size() + 1, 8000u);
+    EXPECT_LE(line.size() + 1, max_line_);
     if (j.is_object() && j["schema"] == schema) out.push_back(std::move(j));
   }
   return out;

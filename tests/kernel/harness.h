@@ -101,6 +101,7 @@ class Trace {
 
  private:
   Process process_;
+  size_t max_line_ = 8000;  // as --max-line says
 };
 
 /// CLOCK_MONOTONIC time at which a record's iteration began.
