@@ -17,8 +17,6 @@
 #define LT_MAX_SLOTS_DEFAULT 1024
 
 /* knobs: set before load */
-extern const volatile __u64 threshold_ns;
-extern const volatile __u64 suspect_ns;	      /* age at which a running iteration becomes suspect */
 extern const volatile __u32 own_tgid;	      /* looptrace itself, never traced */
 extern const volatile __u32 every_process;    /* no target was named */
 extern const volatile __u32 follow_forks;     /* children of a target are targets */
@@ -26,10 +24,14 @@ extern const volatile __u32 report_processes; /* user space wants exec and fork 
 extern const volatile __u32 report_renames;
 extern const volatile __u32 trust_hookless; /* --hook never: apparent iterations are believed */
 extern const volatile __u32 take_stacks;
-extern const volatile __u64 capture_cost_ns; /* of budget, per capture in a young iteration */
 
 /* runtime: written by user space while tracing */
-extern volatile __u64 hook_since; /* when every poll's entry came to be seen; 0 = they are not */
+extern volatile __u64 threshold_ns;
+extern volatile __u64 suspect_ns;      /* age at which a running iteration becomes suspect */
+extern volatile __u64 capture_cost_ns; /* of budget, per capture in a young iteration; LT_NO_CAPTURES */
+extern volatile __u64 sample_gap_ns;   /* on-CPU time between two samples of an iteration, at least */
+extern volatile __u64 census;	       /* counts the times that threads are counted: see find_sleepers */
+extern volatile __u64 hook_since;      /* when every poll's entry came to be seen; 0 = they are not */
 /* By enum lt_drop. Not a map: a bpf(2) call on a map switches off every perf-attached program of its CPU, our
  * poll hooks among them, and that for as long as the caller is preempted. */
 extern __u64 drops[LT_NR_DROPS];

@@ -128,6 +128,7 @@ struct task_struct {
 	int exit_code;
 	char comm[16];
 	u64 start_boottime;
+	u64 self_exec_id;
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	struct files_struct *files;

@@ -46,6 +46,8 @@ __hidden struct lt_slot *slot_take(struct task_struct *t, u32 *index)
 	s->tgid = tgid;
 	s->tid = t->pid;
 	s->start_boottime = t->group_leader->start_boottime;
+	s->exec_id = t->self_exec_id;
+	s->census = census;
 	bpf_probe_read_kernel(s->comm, sizeof(s->comm), t->comm);
 	s->generation++;
 	*index = i;
@@ -174,36 +176,59 @@ int BPF_PROG(on_rename, struct task_struct *t, const char *comm)
 	return 0;
 }
 
+#define PF_EXITING 0x4
+
+/* The thread sleeps in a poll now: what a hook would have noted when it went to sleep. */
+static __always_inline void found_asleep(struct task_struct *t, struct lt_slot *s, u32 kind)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct lt_poll_call call = {};
+
+	poll_call_of(user_regs(t), kind, &call);
+	if (lt_identify(s, &call, now) == LT_POLL_NESTED)
+		return;
+	s->poll_ns = now;
+	s->off_ns = now;
+	s->off_run_delay = t->sched_info.run_delay;
+	s->phase = LT_PHASE_IDLE;
+	/* It has woken up meanwhile: this iteration's begin is not known. */
+	if (*(volatile u32 *)&s->running)
+		s->phase = LT_PHASE_LEARNING;
+}
+
 /*
- * Run once after attaching: threads that sleep in a poll now. Without it the first iteration of a loop that
- * was idle at that moment would go unseen, and the first stall after attaching with it.
+ * Run after attaching: threads that sleep in a poll now. Without it the first iteration of a loop that was
+ * idle at that moment would go unseen, and the first stall after attaching with it. Where the hooks were
+ * detached for a while, threads have slots already. Those that are alive and run the same program are marked
+ * with the census; user space gives up the rest.
  */
 SEC("iter/task")
 int find_sleepers(struct bpf_iter__task *ctx)
 {
 	struct task_struct *t = ctx->task;
-	struct lt_poll_call call = {};
-	struct pt_regs *regs;
 	struct lt_slot *s;
 	u32 index, kind;
-	u64 now;
 
-	if (!t || !t->mm || !t->__state)
+	if (!t || !t->mm)
 		return 0;
-	regs = user_regs(t);
-	kind = lt_poll_kind((s32)regs->orig_ax, regs->dx, regs->r10);
-	if (!kind || slot_of(t, &index))
+	kind = t->__state ? lt_poll_kind((s32)user_regs(t)->orig_ax, user_regs(t)->dx, user_regs(t)->r10) : 0;
+	s = slot_of(t, &index);
+	if (s && s->census != census) {
+		if ((t->flags & PF_EXITING) || t->self_exec_id != s->exec_id) {
+			bpf_task_storage_delete(&slot_refs, t);
+			s = 0;
+		} else {
+			s->census = census;
+			if (kind && s->phase == LT_PHASE_LEARNING)
+				found_asleep(t, s, kind);
+			return 0;
+		}
+	}
+	if (s || !kind || (t->flags & PF_EXITING))
 		return 0;
 	s = slot_take(t, &index);
-	if (!s)
-		return 0;
-	now = bpf_ktime_get_ns();
-	poll_call_of(regs, kind, &call);
-	lt_identify(s, &call, now);
-	s->poll_ns = now;
-	s->off_ns = now;
-	s->off_run_delay = t->sched_info.run_delay;
-	s->phase = LT_PHASE_IDLE;
+	if (s)
+		found_asleep(t, s, kind);
 	return 0;
 }
 

@@ -169,6 +169,8 @@ struct lt_iteration {
 	struct lt_wait more; /* waits beyond the table, merged; target and nr of the longest */
 };
 
+#define LT_NO_CAPTURES 0xffffffffffffffffull /* capture_cost_ns: none are taken for now */
+
 /* Everything about one loop thread. */
 struct lt_slot {
 	/* identity: written once, when the slot is taken */
@@ -176,6 +178,8 @@ struct lt_slot {
 	__u64 start_boottime; /* of the process: tells pid reuse */
 	char comm[LT_COMM_LEN];
 	__u64 generation; /* odd while in use; +1 at take and at free */
+	__u64 exec_id;	  /* of the thread: a change tells an exec that no hook saw */
+	__u64 census;	  /* the last one that found the thread alive */
 
 	/* which poll */
 	__u32 phase;	 /* enum lt_loop_phase */

@@ -4,8 +4,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const volatile __u64 threshold_ns = 50000000;
-const volatile __u64 suspect_ns = 5000000;
 const volatile __u32 own_tgid = 0;
 const volatile __u32 every_process = 0;
 const volatile __u32 follow_forks = 0;
@@ -13,8 +11,12 @@ const volatile __u32 report_processes = 0;
 const volatile __u32 report_renames = 0;
 const volatile __u32 trust_hookless = 0;
 const volatile __u32 take_stacks = 1;
-const volatile __u64 capture_cost_ns = 10000000;
 
+volatile __u64 threshold_ns = 0;
+volatile __u64 suspect_ns = 0;
+volatile __u64 capture_cost_ns = 0;
+volatile __u64 sample_gap_ns = 0;
+volatile __u64 census = 0;
 volatile __u64 hook_since = 0;
 volatile __u64 probe = 0;
 volatile __u64 closing = 0;

@@ -22,7 +22,9 @@ static __always_inline int sample(void *ctx)
 	on_cpu = s->it.part_ns[LT_PART_ON_CPU] + (now - (s->unsettled ? s->in_ns : s->on_ns));
 	if (!s->sample_ns)
 		send_bare(LT_REC_SUSPECT, s, index, now);
-	if (take_stacks) {
+	else if (on_cpu - s->sample_ns < sample_gap_ns)
+		return 0;
+	if (take_stacks && capture_cost_ns != LT_NO_CAPTURES) {
 		struct capture_request request = {.now = now,
 						  .weight_ns = on_cpu - s->sample_ns,
 						  .index = index,

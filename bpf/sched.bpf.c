@@ -194,7 +194,8 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		u64 armed = hook_since;
 
 		pulse(index, 0);
-		if (verdict == LT_POLL_TAKEOVER) {
+		if (verdict == LT_POLL_TAKEOVER || s->phase == LT_PHASE_LEARNING) {
+			/* LEARNING, and yet its own: the hooks were detached for a while. */
 			s->poll_ns = now;
 		} else if (s->phase == LT_PHASE_BUSY &&
 			   !(s->it.in_poll && armed && armed <= s->it.start_ns)) {
@@ -238,6 +239,8 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 
 		struct capture_request request = {.now = now, .index = index, .reason = LT_CAPTURE_SWITCH};
 
+		if (capture_cost_ns == LT_NO_CAPTURES)
+			return;
 		if (lt_budget(&s->capture_budget_ns, now, cost, 32 * cost))
 			s->off_capture = capture(ctx, s, &request);
 		else

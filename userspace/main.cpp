@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "agent/agent.h"
 #include "cli/options.h"
 #include "sinks/line_writer.h"
 #include "sinks/schema.h"
@@ -43,6 +44,9 @@ Result<void> run(const Command& command) {
       return run_check(command.options, command.json);
     case Action::print:
       return print(command.text);
+    case Action::agent:
+      return command.check_config ? check_agent_config(command.config)
+                                  : run_agent(command.config, LOOPTRACE_VERSION);
     case Action::schema: {
       auto text = schema_output(command.schema_record);
       return text ? print(*text) : text.error();

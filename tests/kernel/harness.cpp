@@ -216,7 +216,8 @@ Trace::Trace(std::vector<std::string> args, ProcessOptions options)
     : process_(
           [&] {
             args.insert(args.begin(), LOOPTRACE_BINARY);
-            if (std::find(args.begin(), args.end(), "-f") == args.end()) {
+            const bool is_agent = args.size() > 1 && args[1] == "agent";  // writes nothing but JSON
+            if (!is_agent && std::find(args.begin(), args.end(), "-f") == args.end()) {
               args.push_back("-f");
               args.push_back("json");
             }

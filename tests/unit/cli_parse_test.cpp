@@ -204,13 +204,15 @@ TEST(Parse, HelpAndVersionAreTextForStandardOutput) {
     ASSERT_TRUE(help);
     EXPECT_EQ(help->action, Action::print);
     for (const char* name : {"--pid", "--comm", "--threshold", "--metrics", "--textfile", "--redact",
-                             "--ring-bytes", "list", "check", "schema"}) {
+                             "--ring-bytes", "list", "check", "schema", "agent"}) {
       EXPECT_NE(help->text.find(name), std::string::npos) << name;
     }
-    for (const char* later : {"explain", "agent"}) {
+    for (const char* later : {"explain"}) {
       EXPECT_EQ(help->text.find(later), std::string::npos) << later;
     }
   }
+  EXPECT_EQ(parse({"agent", "--config", "x.conf"})->config, "x.conf");
+  EXPECT_TRUE(parse({"agent", "--check-config"})->check_config);
   EXPECT_EQ(parse({"--version"})->text, "looptrace 9.8.7\n");
   EXPECT_EQ(parse({"list", "--version"})->text, "looptrace 9.8.7\n");
   EXPECT_NE(parse({"check", "--help"})->text.find("--json"), std::string::npos);
@@ -270,7 +272,9 @@ TEST(Parse, WrongInput) {
       {{"report", "x.jsonl"}, {"'report'", "not available in this version"}},
       {{"explain"}, {"'explain'", "not available in this version"}},
       {{"run", "--", "ls"}, {"'run'", "not available in this version"}},
-      {{"agent", "--config", "x"}, {"'agent'", "not available in this version"}},
+      {{"agent", "x.conf"}, {"'x.conf'"}},
+      {{"agent", "--config"}, {"--config", "needs a value"}},
+      {{"agent", "-p", "1"}, {"-p"}},
       {{"nginx"}, {"'nginx'", "-c NAME"}},
       {{"schema", "stall", "loop"}, {"'loop'"}},
   };

@@ -122,5 +122,29 @@ TEST(Redact, TheOtherRecords) {
   EXPECT_EQ(start.targets[1], "comm=web");
 }
 
+TEST(Redact, IdsBecomeHashesThatOnlyTheKeyGives) {
+  Stall stall;
+  stall.container = {"3f4e9c0a", "shop", "web-5d9c7b6f4-x2x7k", "app"};
+  stall.process.cgroup = "/kubepods/pod0f5c/3f4e9c0a";
+  stall.service = "web";
+  RedactRules rules;
+  rules.ids = true;
+  rules.key = "0123456789abcdef";
+  EXPECT_TRUE(rules.any());
+  const Stall once = Redactor(rules).apply(stall), again = Redactor(rules).apply(stall);
+  EXPECT_EQ(once.container.id.size(), 16u);
+  EXPECT_NE(once.container.id, stall.container.id);
+  EXPECT_NE(once.container.k8s_pod, stall.container.k8s_pod);
+  EXPECT_EQ(once.container.id, again.container.id) << "the same thing is recognised";
+  EXPECT_EQ(once.process.cgroup.find("3f4e"), std::string::npos);
+  EXPECT_EQ(once.container.k8s_namespace, "shop");
+  EXPECT_EQ(once.service, "web");
+  rules.key = "fedcba9876543210";
+  EXPECT_NE(Redactor(rules).apply(stall).container.id, once.container.id);
+  LoopRecord loop;
+  loop.container = stall.container;
+  EXPECT_NE(Redactor(rules).apply(loop).container.id, stall.container.id);
+}
+
 }  // namespace
 }  // namespace looptrace

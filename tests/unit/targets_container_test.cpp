@@ -93,5 +93,20 @@ TEST(Container, FindsTheNamesThatTheKubeletGave) {
   EXPECT_EQ(to_container_info({kId, "containerd", kUid, ""}, "/nonexistent").k8s_pod, "");
 }
 
+TEST(Container, FindsThePodByItsLogDirectoryToo) {
+  FakeProc directory;
+  directory.write("shop_web-7d9_" + kUid + "/nginx/0.log", "");
+  directory.write("shop_two-7d9_" + kStaticUid + "/app/0.log", "");
+  directory.write("shop_two-7d9_" + kStaticUid + "/sidecar/0.log", "");
+  const ContainerInfo info =
+      to_container_info({kId, "containerd", kUid, ""}, "/nonexistent", directory.root());
+  EXPECT_EQ(info.k8s_namespace, "shop");
+  EXPECT_EQ(info.k8s_pod, "web-7d9");
+  EXPECT_EQ(info.k8s_container, "nginx");
+  const ContainerInfo two = to_container_info({kId, "", kStaticUid, ""}, "/nonexistent", directory.root());
+  EXPECT_EQ(two.k8s_pod, "two-7d9");
+  EXPECT_EQ(two.k8s_container, "") << "one of two";
+}
+
 }  // namespace
 }  // namespace looptrace

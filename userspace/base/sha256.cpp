@@ -71,4 +71,20 @@ std::string sha256_hex(std::string_view bytes) {
   return hex;
 }
 
+std::string hmac_sha256_hex(std::string_view key, std::string_view text) {
+  constexpr size_t kBlock = 64;
+  const auto bytes_of = [](const std::string& hex) {
+    std::string bytes;
+    for (size_t i = 0; i + 1 < hex.size(); i += 2)
+      bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+    return bytes;
+  };
+  std::string padded = key.size() > kBlock ? bytes_of(sha256_hex(key)) : std::string(key);
+  padded.resize(kBlock, '\0');
+  std::string inner = padded, outer = padded;
+  for (char& c : inner) c = static_cast<char>(c ^ 0x36);
+  for (char& c : outer) c = static_cast<char>(c ^ 0x5c);
+  return sha256_hex(outer + bytes_of(sha256_hex(inner + std::string(text))));
+}
+
 }  // namespace looptrace

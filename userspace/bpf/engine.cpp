@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -32,6 +33,8 @@ using RingBufferPtr = std::unique_ptr<ring_buffer, FreeWith<ring_buffer__free>>;
 constexpr size_t kRowsPerChunk = 512;  // LT_ROWS_PER_CHUNK in common.bpf.h
 // A young iteration may spend a capture every 10 ms, an old one every ms (and 32 saved up).
 constexpr uint64_t kCaptureCostNs = 10'000'000;
+// With few captures: a tenth of them, and a sample in 100 ms of a late loop's CPU time.
+constexpr uint64_t kDearCaptureNs = 100'000'000, kWideGapNs = 100'000'000;
 // Below this the timer tick (4 ms at 250 Hz) is too coarse to sample a stall.
 constexpr uint64_t kTickThresholdNs = 20'000'000;
 
@@ -69,6 +72,22 @@ class SharedArray {
   T* data_ = nullptr;
   size_t bytes_ = 0;
   uint32_t count_ = 0;
+};
+
+/// A page of a map that is only read.
+struct MappedPage {
+  void* page = MAP_FAILED;
+  MappedPage() = default;
+  MappedPage(const MappedPage&) = delete;
+  MappedPage& operator=(const MappedPage&) = delete;
+  ~MappedPage() {
+    if (page != MAP_FAILED) munmap(page, size());
+  }
+  static size_t size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+  bool map(int fd, size_t number) {
+    page = mmap(nullptr, size(), PROT_READ, MAP_SHARED, fd, static_cast<off_t>(number * size()));
+    return page != MAP_FAILED;
+  }
 };
 
 // libbpf's own words about a failed load, kept for the error message.
@@ -166,13 +185,17 @@ struct Engine::Impl {
   SharedArray<lt_stats> stats;
   SharedArray<uint64_t> pulses;
   RingBufferPtr ring;
+  MappedPage ring_consumer, ring_producer;  // positions in bytes
+  std::atomic<double> ring_peak{0};
   const OnRecord* on_record = nullptr;
   std::vector<LinkPtr> links;
 
+  bool attached = false;
   bool fentry = false;
   std::vector<LinkPtr> hook_links;  // permanent hooks
   LinkPtr probe_link;
   LinkPtr waker_link;
+  UniqueFd stats_switch;  // run times are measured while it is open
   mutable std::mutex hooked_lock;
   uint64_t hooked_total = 0;  // by probes that are over
 
@@ -186,6 +209,8 @@ struct Engine::Impl {
 
   Result<void> open_and_load(bool with_fentry);
   uint64_t sum_over_programs(__u64 (*figure)(const bpf_prog_info&)) const;
+  void begin_anew();
+  Result<void> attach_functions();
   Result<uint32_t> take_range(uint32_t count);
   static Result<UniqueFd> make_row_table(const std::vector<lt_row>& rows);
   void give_range(Range range);
@@ -205,8 +230,6 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
   if (!skel) return Error{"open the BPF object", errno};
 
   auto* knobs = skel->rodata;
-  knobs->threshold_ns = options.threshold_ns;
-  knobs->suspect_ns = std::max<uint64_t>(options.threshold_ns / 10, 50'000);
   knobs->own_tgid = static_cast<uint32_t>(getpid());
   knobs->every_process = options.every_process;
   knobs->follow_forks = options.follow_forks;
@@ -214,7 +237,7 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
   knobs->report_renames = options.report_renames;
   knobs->trust_hookless = options.hook != HookPolicy::automatic;
   knobs->take_stacks = options.stacks;
-  knobs->capture_cost_ns = kCaptureCostNs;
+  skel->bss->capture_cost_ns = kCaptureCostNs;
 
   const auto& maps = skel->maps;
   for (bpf_map* map : {maps.slots, maps.stats, maps.pulses, maps.free_slots}) {
@@ -249,6 +272,16 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
   return {};
 }
 
+Result<void> Engine::Impl::attach_functions() {
+  for (const Hook& hook : hooks_of(skel.get())) {
+    if (!bpf_program__autoload(hook.function)) continue;
+    bpf_link* link = bpf_program__attach(hook.function);
+    if (!link) return Error{"attach to the polls' functions", errno, Fault::unsupported};
+    hook_links.emplace_back(link);
+  }
+  return {};
+}
+
 Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   auto impl = std::make_unique<Impl>();
   impl->options = options;
@@ -257,16 +290,7 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
 
   if (options.try_fentry && options.hook != HookPolicy::never && impl->open_and_load(true)) {
     // Some kernels load fentry programs and refuse to attach them: try now, before anything depends on it.
-    impl->fentry = true;
-    for (const Hook& hook : hooks_of(impl->skel.get())) {
-      if (!bpf_program__autoload(hook.function)) continue;
-      bpf_link* link = bpf_program__attach(hook.function);
-      if (!link) {
-        impl->fentry = false;
-        break;
-      }
-      impl->hook_links.emplace_back(link);
-    }
+    impl->fentry = impl->attach_functions().has_value();
     if (!impl->fentry) impl->hook_links.clear();
   }
   if (!impl->fentry) {
@@ -278,7 +302,10 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   if (auto r = impl->stats.map(bpf_map__fd(maps.stats), options.max_loops); !r) return r.error();
   if (auto r = impl->pulses.map(bpf_map__fd(maps.pulses), options.max_loops); !r) return r.error();
   impl->ring.reset(ring_buffer__new(bpf_map__fd(maps.ring), Impl::on_ring_record, impl.get(), nullptr));
-  if (!impl->ring) return Error{"read the BPF ring buffer", errno};
+  // A ring's first page holds the consumer's position, its second the producer's.
+  if (!impl->ring || !impl->ring_consumer.map(bpf_map__fd(maps.ring), 0) ||
+      !impl->ring_producer.map(bpf_map__fd(maps.ring), 1))
+    return Error{"read the BPF ring buffer", errno};
   for (uint32_t i = 0; i < options.max_loops; ++i) {
     if (bpf_map_update_elem(bpf_map__fd(maps.free_slots), nullptr, &i, 0)) {
       return Error{"fill the queue of free loop slots", errno};
@@ -286,12 +313,68 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   }
   impl->free_ranges.push_back({0, bpf_map__max_entries(maps.modules)});
   if (impl->fentry) impl->skel->bss->hook_since = now_ns();
-  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+  auto engine = std::unique_ptr<Engine>(new Engine(std::move(impl)));
+  engine->set_threshold(options.threshold_ns);
+  return engine;
+}
+
+void Engine::set_threshold(uint64_t threshold_ns) {
+  impl_->skel->bss->threshold_ns = threshold_ns;
+  impl_->skel->bss->suspect_ns = std::max<uint64_t>(threshold_ns / 10, 50'000);
+}
+
+void Engine::set_captures(Captures captures) {
+  auto* bss = impl_->skel->bss;
+  bss->capture_cost_ns = captures == Captures::all   ? kCaptureCostNs
+                         : captures == Captures::few ? kDearCaptureNs
+                                                     : LT_NO_CAPTURES;
+  bss->sample_gap_ns = captures == Captures::all ? 0 : kWideGapNs;
+}
+
+// No program runs now. The generation stays, and with it whose slot it is.
+void Engine::Impl::begin_anew() {
+  for (uint32_t i = 0; i < slots.size(); ++i) {
+    lt_slot& slot = slots[i];
+    if (!(slot.generation & 1)) continue;
+    slot.phase = LT_PHASE_LEARNING;
+    slot.running = 0;
+    slot.unsettled = LT_SETTLED;
+    slot.off_reason = LT_OFF_NONE;
+    slot.off_capture = 0;
+    slot.in_ns = slot.in_hook = slot.hook_left_ns = slot.hook_off_ns = 0;
+    slot.sample_ns = 0;
+    slot.it.in_poll = 0;
+    pulses.data()[i] = 0;
+  }
+}
+
+bool Engine::attached() const { return impl_->attached; }
+
+void Engine::detach() {
+  auto& im = *impl_;
+  close();
+  stop_probe();
+  im.waker_link.reset();
+  if (const uint64_t since = im.skel->bss->hook_since) {
+    std::lock_guard lock(im.hooked_lock);
+    im.hooked_total += now_ns() - since;
+    im.skel->bss->hook_since = 0;
+  }
+  im.hook_links.clear();
+  im.links.clear();
+  im.attached = false;
 }
 
 Result<void> Engine::attach() {
   auto& im = *impl_;
   const auto& progs = im.skel->progs;
+  im.begin_anew();
+  im.skel->bss->closing = 0;
+  if (im.fentry && im.hook_links.empty()) {
+    if (auto r = im.attach_functions(); !r) return r;
+    im.skel->bss->hook_since = now_ns();
+  }
+  im.attached = true;
   const auto attach_one = [&](bpf_program* program) -> Result<void> {
     bpf_link* link = bpf_program__attach(program);
     if (!link) {
@@ -342,7 +425,12 @@ Result<void> Engine::attach() {
 
 void Engine::close() { impl_->skel->bss->closing = 1; }
 
+bool Engine::was_counted(uint32_t index) const {
+  return impl_->slots[index].census == impl_->skel->bss->census;
+}
+
 Result<void> Engine::find_sleepers() {
+  impl_->skel->bss->census++;
   LinkPtr link(bpf_program__attach_iter(impl_->skel->progs.find_sleepers, nullptr));
   if (!link) return Error{"look for threads that sleep in a poll", errno, Fault::unsupported};
   UniqueFd fd(bpf_iter_create(bpf_link__fd(link.get())));
@@ -399,9 +487,18 @@ uint64_t Engine::hooked_ns(uint64_t now) const {
 }
 
 int Engine::consume(const OnRecord& on_record) {
+  const auto position = [](const void* page) {
+    return __atomic_load_n(static_cast<const uint64_t*>(page), __ATOMIC_ACQUIRE);
+  };
+  const double fill =
+      static_cast<double>(position(impl_->ring_producer.page) - position(impl_->ring_consumer.page)) /
+      static_cast<double>(impl_->options.ring_bytes);
+  if (fill > impl_->ring_peak) impl_->ring_peak = fill;
   impl_->on_record = &on_record;
   return ring_buffer__consume(impl_->ring.get());
 }
+
+double Engine::take_ring_peak() { return impl_->ring_peak.exchange(0); }
 
 int Engine::ring_fd() const { return ring_buffer__epoll_fd(impl_->ring.get()); }
 
@@ -586,6 +683,15 @@ std::array<uint64_t, LT_NR_DROPS> Engine::drops() const {
   sums[LT_DROP_HOOK_MISSED] =
       impl_->sum_over_programs([](const bpf_prog_info& info) { return info.recursion_misses; });
   return sums;
+}
+
+bool Engine::measure_run_time(bool on) {
+  if (!on) {
+    impl_->stats_switch.reset();
+  } else if (!impl_->stats_switch) {
+    impl_->stats_switch = UniqueFd(bpf_enable_stats(BPF_STATS_RUN_TIME));
+  }
+  return !on || impl_->stats_switch;
 }
 
 uint64_t Engine::run_time_ns() const {

@@ -49,15 +49,28 @@ class Engine {
   static Result<std::unique_ptr<Engine>> load(const EngineOptions& options);
   ~Engine();
 
-  /// Attaches the scheduler, process and sampling programs, and the hooks that stay for good.
+  /// Attaches the scheduler, process and sampling programs, and the hooks that stay for good. After a
+  /// detach() slots keep which poll is their loop's, and nothing else: what each thread did meanwhile is not
+  /// known, and its account begins anew with its next poll.
   Result<void> attach();
+  /// Detaches everything. The programs stay loaded, the tables filled, what was counted and sent where it is.
+  void detach();
+  bool attached() const;
+
+  /// Knobs that may be turned while tracing.
+  void set_threshold(uint64_t threshold_ns);
+  enum class Captures { all, few, none };
+  void set_captures(Captures captures);
 
   /// Ends the account at this moment: no stall is counted or sent from here on. What was counted is in the
   /// ring.
   void close();
 
-  /// Finds the threads of targets that sleep in a poll now. Call once, when the targets are known.
+  /// Finds the threads of targets that sleep in a poll now, and counts those that have slots. Call after
+  /// attach(), when the targets are known.
   Result<void> find_sleepers();
+  /// The last find_sleepers() met the slot's thread, running the same program as ever.
+  bool was_counted(uint32_t index) const;
 
   /// True if the poll hooks are fentry programs: exact and free.
   bool uses_fentry() const;
@@ -80,6 +93,8 @@ class Engine {
   /// Hands each pending ring record to `on_record`. Returns how many.
   using OnRecord = std::function<void(std::span<const std::byte>)>;
   int consume(const OnRecord& on_record);
+  /// How full the ring was at most when it was read since the last call: 0 = empty, 1 = full. Any thread.
+  double take_ring_peak();
   int ring_fd() const;  ///< readable when a record asked for a wake-up
 
   uint32_t slot_count() const;
@@ -106,7 +121,9 @@ class Engine {
 
   /// Events lost in the kernel since load, by enum lt_drop.
   std::array<uint64_t, LT_NR_DROPS> drops() const;
-  /// Sum of the programs' run time, if kernel.bpf_stats_enabled is on; else 0.
+  /// Has the kernel measure run times while `on` (or the process lives). False without CAP_SYS_ADMIN.
+  bool measure_run_time(bool on);
+  /// Sum of the programs' run time, if measured, or if kernel.bpf_stats_enabled is on; else 0.
   uint64_t run_time_ns() const;
 
  private:

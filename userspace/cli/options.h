@@ -63,7 +63,7 @@ struct Options {
   bool debuginfod = false;  ///< ask the servers of DEBUGINFOD_URLS for debug files
 };
 
-enum class Action { trace, list, check, schema, print };
+enum class Action { trace, list, check, schema, agent, print };
 
 /// What the command line asks for.
 struct Command {
@@ -71,6 +71,8 @@ struct Command {
   Options options;            ///< trace; list and check use those of their own that they offer
   bool json = false;          ///< check --json
   std::string schema_record;  ///< schema: empty = all
+  std::string config;         ///< agent: its file; empty = none
+  bool check_config = false;  ///< agent
   std::string text;           ///< print: the help or the version, for standard output; exit 0
 };
 

@@ -28,6 +28,8 @@ struct RawOptions {
   bool no_stacks = false, no_source_lines = false, debuginfod = false, verbose = false, quiet = false;
   bool json = false;
   std::string schema_record;
+  std::string config;
+  bool check_config = false;
 };
 
 // Runs `convert` on `text` if it was given; an error is prefixed by the option that it is about.
@@ -201,8 +203,10 @@ constexpr CommandName kCommands[] = {
     {"list", Action::list, "Lists the event loops on this host."},
     {"check", Action::check, "Tells what this kernel, these privileges and these targets allow."},
     {"schema", Action::schema, "Prints the JSON Schemas of the records."},
+    {"agent", Action::agent,
+     "Watches this host for good: samples stalls in windows of time, within a budget of CPU and memory."},
 };
-constexpr std::string_view kReserved[] = {"top", "report", "explain", "run", "agent"};
+constexpr std::string_view kReserved[] = {"top", "report", "explain", "run"};
 
 constexpr const char* kCommandList =
     "Commands:\n"
@@ -210,6 +214,7 @@ constexpr const char* kCommandList =
     "  list [TARGETS]              event loops on this host\n"
     "  check [--json]              what this kernel and these privileges allow\n"
     "  schema [RECORD]             the JSON Schemas of the records\n"
+    "  agent --config FILE         watch this host for good: sampling, budget\n"
     "\n"
     "Examples:\n"
     "  looptrace -p 4711 -m 20ms       stalls of 20 ms and more in process 4711\n"
@@ -234,6 +239,11 @@ void offer(CLI::App& app, Action action, RawOptions& raw) {
       app.add_option("RECORD", raw.schema_record,
                      "start, stall, loop, warning, summary, ...; all if left out")
           ->type_name("");
+      break;
+    case Action::agent:
+      add_value(app, "--config", raw.config, "FILE",
+                "what to do; without it the defaults, with LOOPTRACE_SECTION_KEY variables over both");
+      app.add_flag("--check-config", raw.check_config, "say whether FILE is right, and end");
       break;
     case Action::print:
       break;
@@ -298,6 +308,8 @@ Result<Command> parse_one(const CommandName& which, std::vector<std::string> arg
   command.options = std::move(*options);
   command.json = raw.json;
   command.schema_record = raw.schema_record;
+  command.config = raw.config;
+  command.check_config = raw.check_config;
   return command;
 }
 
@@ -314,8 +326,9 @@ Result<Command> parse_command_line(int argc, const char* const* argv, const std:
     which = std::find_if(std::begin(kCommands), std::end(kCommands),
                          [&](const CommandName& command) { return command.name == name; });
     if (which == std::end(kCommands)) {
-      return usage("there is no command " + in_quotes(name) +
-                   "; there are trace, list, check and schema (processes are named by -p PID or -c NAME)");
+      return usage(
+          "there is no command " + in_quotes(name) +
+          "; there are trace, list, check, schema and agent (processes are named by -p PID or -c NAME)");
     }
     arguments.erase(arguments.begin());
   }

@@ -35,7 +35,8 @@ struct StartRecord {
   uint64_t threshold_ns = 0;
   std::string hook;  ///< "fentry", "auto", "always", "never"
   std::vector<Capability> features;
-  unsigned sample_hz = 0;  ///< on-CPU samples of late loops per second and CPU; 0 = none
+  std::string stalls = "all";  ///< which get a record; "windows": those that the agent samples
+  unsigned sample_hz = 0;      ///< on-CPU samples of late loops per second and CPU; 0 = none
 };
 
 /// Percentiles of an exact histogram (log-linear buckets; upper bound of the bucket, at most 12.5 % wide).

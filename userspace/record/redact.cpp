@@ -79,8 +79,19 @@ void Redactor::hide_words(std::string& text) const {
 
 void Redactor::hide(ProcessInfo& process) const {
   hide_path(process.executable);
-  hide_path(process.cgroup);
+  if (rules_.ids && !process.cgroup.empty()) {
+    process.cgroup = hmac_sha256_hex(rules_.key, process.cgroup).substr(0, 16);
+  } else {
+    hide_path(process.cgroup);
+  }
   if (rules_.args) process.command_line.clear();
+}
+
+void Redactor::hide(ContainerInfo& container) const {
+  if (!rules_.ids) return;
+  for (std::string* id : {&container.id, &container.k8s_pod}) {
+    if (!id->empty()) *id = hmac_sha256_hex(rules_.key, *id).substr(0, 16);
+  }
 }
 
 void Redactor::hide(Frame& frame) const {
@@ -103,6 +114,7 @@ void Redactor::hide(Wait& wait, std::string& detail) const {
 
 Stall Redactor::apply(Stall stall) const {
   hide(stall.process);
+  hide(stall.container);
   for (Wait& wait : stall.waits) hide(wait, stall.cause_detail);
   for (Stack& stack : stall.stacks) {
     for (Frame& frame : stack.frames) hide(frame);
@@ -118,6 +130,7 @@ Stall Redactor::apply(Stall stall) const {
 
 LoopRecord Redactor::apply(LoopRecord loop) const {
   hide(loop.process);
+  hide(loop.container);
   return loop;
 }
 

@@ -13,13 +13,15 @@ struct RedactRules {
   bool paths = false;      ///< "/srv/secret/app.py" -> "sha:1a2b3c4d/app.py"; one directory, one hash
   bool args = false;       ///< command lines are removed
   bool addresses = false;  ///< "10.0.0.7:5432" -> "redacted:5432"
+  bool ids = false;        ///< container ids, pod names and cgroups become keyed hashes
+  std::string key = {};    ///< of these
 
-  bool any() const { return paths || args || addresses; }
+  bool any() const { return paths || args || addresses || ids; }
 };
 
 /// Maps records to redacted ones: fields by their meaning, free text (details, warnings) word by word.
-/// Function names, process names and container ids stay. The hash has no secret: it hides a path from a
-/// reader, not from one who can guess it.
+/// Function names and process names stay, and container ids unless `ids`. The hash of a path has no secret:
+/// it hides a path from a reader, not from one who can guess it.
 class Redactor {
  public:
   explicit Redactor(RedactRules rules) : rules_(rules) {}
@@ -35,6 +37,7 @@ class Redactor {
   void hide_address(std::string& address) const;
   void hide_words(std::string& text) const;
   void hide(ProcessInfo& process) const;
+  void hide(ContainerInfo& container) const;
   void hide(Frame& frame) const;
   void hide(Wait& wait, std::string& detail) const;
 

@@ -125,7 +125,7 @@ void write_start(std::string& line, const StartRecord& record, const HostInfo& h
     }
     json.field("threshold_ns", record.threshold_ns);
     json.begin_object("sampling");
-    json.field("stalls", "all");
+    json.field("stalls", record.stalls);
     if (record.sample_hz) json.field("cpu_hz", record.sample_hz);
     json.end_object();
     json.field("hook", record.hook);

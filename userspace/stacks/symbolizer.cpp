@@ -68,6 +68,12 @@ class ResolvedCache {
 
   size_t bytes() const { return young_bytes_ + old_bytes_; }
 
+  void clear() {
+    young_.clear();
+    old_.clear();
+    young_bytes_ = old_bytes_ = 0;
+  }
+
  private:
   static size_t cost(const Resolved& resolved) {
     size_t sum =
@@ -275,6 +281,19 @@ void Symbolizer::kernel(uint64_t address, std::vector<Frame>& out) {
 }
 
 bool Symbolizer::kernel_symbols_hidden() { return impl_->kernel_symbols().hidden(); }
+
+void Symbolizer::set_source_lines(bool on) {
+  if (on && !impl_->options.source_lines) impl_->cache.clear();  // of what was resolved without lines
+  impl_->options.source_lines = on;
+}
+
+void Symbolizer::drop_cache() {
+  impl_->cache.clear();
+  impl_->perf_maps.clear();
+  for (const auto& weak : impl_->with_dwarf) {
+    if (const auto object = weak.lock()) object->drop_dwarf();
+  }
+}
 
 size_t Symbolizer::bytes() const {
   size_t sum = sizeof *impl_ + impl_->cache.bytes() + impl_->objects.size() * 64;

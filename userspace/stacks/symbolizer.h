@@ -41,6 +41,10 @@ class Symbolizer {
   /// The kernel hides its addresses from us (kernel.kptr_restrict, CAP_SYSLOG): kernel() names nothing.
   bool kernel_symbols_hidden();
 
+  /// As in Options, from now on.
+  void set_source_lines(bool on);
+  void drop_cache();
+
   size_t bytes() const;  ///< memory held, apart from the ElfObjects
 
   /// Drops what is cached for a process that ended or called exec.

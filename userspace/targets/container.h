@@ -24,9 +24,11 @@ ContainerFacts container_from_cgroup(std::string_view path);
 /// The same over all hierarchies of a process.
 ContainerFacts container_of(const std::vector<CgroupPath>& cgroups);
 
-/// Adds the names that Kubernetes gives, where this host is a node: the kubelet names its log links
-/// POD_NAMESPACE_CONTAINER-ID.log.
+/// Adds the names that Kubernetes gives, where this host is a node, from what the kubelet leaves on it: its
+/// log links are called POD_NAMESPACE_CONTAINER-ID.log, its log directories NAMESPACE_POD_UID/CONTAINER.
+/// Without a link the container is known only if it is its pod's only one.
 ContainerInfo to_container_info(const ContainerFacts& facts,
-                                const std::string& log_links = "/var/log/containers");
+                                const std::string& log_links = "/var/log/containers",
+                                const std::string& log_directories = "/var/log/pods");
 
 }  // namespace looptrace

@@ -322,6 +322,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   stall.thread_id = loop.tid;
   stall.thread_name = std::move(thread_name);
   stall.container = process.container;
+  stall.service = process.service;
   stall.loop.kind = poll_kind_name(view.poll_kind);
   if (view.poll_kind == LT_POLL_EPOLL || view.poll_kind == LT_POLL_IO_URING) stall.loop.fd = view.poll_fd;
   stall.segments = it.segments + 1;

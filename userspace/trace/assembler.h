@@ -61,6 +61,7 @@ struct LoopState {
   std::vector<SeenHolder> holders;
   std::map<uint64_t, std::string> paths;  ///< inode -> path, of this iteration's waits
   std::string open_id;                    ///< id given to the iteration `open_seq` by an open record
+  uint64_t cut_seq = 0;                   ///< iteration that was given up at a window's end
   uint64_t open_seq = 0;
   uint64_t open_time_ns = 0;       ///< its start as given there: both records of an id tell the same time
   uint64_t reported_mark_ns = 0;   ///< largest mark reported as open
@@ -108,6 +109,8 @@ class Assembler {
 
   Stall build(LoopState& loop, TracedProcess& process, const IterationView& view, std::string thread_name,
               std::string id, bool& modules_stale);
+
+  void set_threshold(uint64_t threshold_ns) { threshold_ns_ = threshold_ns; }
 
   /// Counts a stack that add_capture() did not see; `mended`: one that it saw, walked anew.
   void count_stack(LoopState& loop, uint32_t status);

@@ -36,6 +36,7 @@ TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
   } else {
     process.info.pid = tgid;
   }
+  if (name_service_) process.service = name_service_(process.info, process.container);
   load(process);
   return process;
 }

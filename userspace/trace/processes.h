@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,6 +24,7 @@ struct TracedProcess {
   uint64_t start_boottime = 0;  ///< from the kernel: tells a reused pid
   ProcessInfo info;
   ContainerInfo container;
+  std::string service;
   std::optional<ProcessModules> modules;  ///< absent where /proc/PID/maps could not be read
   std::unique_ptr<Runtime> runtime;       ///< null where none is recognised
   std::vector<std::string> warnings;      ///< not yet reported
@@ -30,12 +32,19 @@ struct TracedProcess {
   uint32_t loops = 0;                     ///< slots that belong to it
 };
 
+/// What runs in a process, by the user's rules.
+using ServiceNamer = std::function<std::string(const ProcessInfo&, const ContainerInfo&)>;
+
 /// The processes of all loops: read when a loop is found, handed to the BPF programs for captures, forgotten
 /// when the last loop is gone. Unwind tables are shared between processes by file.
 class ProcessTable {
  public:
-  ProcessTable(Engine& engine, ProcFs procfs, std::shared_ptr<Debuginfod> servers = nullptr)
-      : engine_(engine), procfs_(std::move(procfs)), objects_(ObjectCache::kBudget, std::move(servers)) {}
+  ProcessTable(Engine& engine, ProcFs procfs, std::shared_ptr<Debuginfod> servers = nullptr,
+               ServiceNamer name_service = {})
+      : engine_(engine),
+        procfs_(std::move(procfs)),
+        objects_(ObjectCache::kBudget, std::move(servers)),
+        name_service_(std::move(name_service)) {}
 
   /// The process, read if it is new or another one has taken its pid.
   TracedProcess& get(uint32_t tgid, uint64_t start_boottime);
@@ -61,6 +70,7 @@ class ProcessTable {
   Engine& engine_;
   ProcFs procfs_;
   ObjectCache objects_;
+  ServiceNamer name_service_;
   std::map<std::shared_ptr<ElfObject>, Table> tables_;
   std::unordered_map<uint32_t, TracedProcess> processes_;
 };

@@ -16,6 +16,7 @@ namespace looptrace {
 struct Message {
   enum class Kind {
     record,    ///< a ring record, in `bytes`
+    barrier,   ///< the reader has read all that was in the ring when `start_ns`, a number, was asked for
     open_due,  ///< the open iteration of loop `slot` that began at `start_ns` has passed a report mark
   };
   Kind kind = Kind::record;

@@ -112,11 +112,11 @@ Tracer::Tracer(TraceConfig config, Sink& sink)
       queue_(kQueueBytes),
       wake_fd_(eventfd(0, EFD_CLOEXEC)),
       drain_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  const HostInfo host = read_host_info();
+  const std::string host = config_.host_name.empty() ? read_host_info().name : config_.host_name;
   char run[16];
   std::snprintf(run, sizeof run, "%04x",
                 static_cast<unsigned>((monotonic_ns() ^ static_cast<uint64_t>(getpid()) << 7) & 0xffff));
-  id_prefix_ = (host.name.empty() ? "host" : host.name) + "-" + run + "-";
+  id_prefix_ = (host.empty() ? "host" : host) + "-" + run + "-";
 }
 
 Tracer::~Tracer() {
@@ -152,7 +152,7 @@ Result<void> Tracer::setup() {
   engine_ = std::move(*engine);
 
   loops_.resize(engine_->slot_count());
-  processes_ = std::make_unique<ProcessTable>(*engine_, procfs_, config_.debuginfod);
+  processes_ = std::make_unique<ProcessTable>(*engine_, procfs_, config_.debuginfod, config_.name_service);
   symbolizer_ = std::make_unique<Symbolizer>(Symbolizer::Options{config_.source_lines});
   stacks_ = std::make_unique<StackBuilder>(*symbolizer_);
   assembler_ = std::make_unique<Assembler>(*stacks_, procfs_, options.threshold_ns);
@@ -181,21 +181,16 @@ Result<void> Tracer::setup() {
     for (const Target& target : targets) processes_->prepare(static_cast<uint32_t>(target.facts.pid));
   }
 
-  // Attach before looking: what starts in between is reported by the kernel.
-  if (auto r = engine_->attach(); !r) return r;
-  if (!options.every_process) {
-    for (const Target& target : scan(procfs_, *matcher_)) {
-      const auto tgid = static_cast<uint32_t>(target.facts.pid);
-      matches_[tgid] = target.match;
-      if (auto r = engine_->add_target(tgid); !r) return r;
-    }
+  if (!config_.conductor) {
+    // Attach before looking: what starts in between is reported by the kernel.
+    if (auto r = engine_->attach(); !r) return r;
+    if (auto r = take_targets(); !r) return r;
     if (targets_ended()) {
       if (auto r = matcher_->validate(); !r) return r;
       return Error{"the target ended before it could be traced", 0, Fault::no_such_target};
     }
+    if (auto r = engine_->find_sleepers(); !r) return r;
   }
-
-  if (auto r = engine_->find_sleepers(); !r) return r;
 
   start_ns_ = last_report_ns_ = last_housekeeping_ns_ = monotonic_ns();
   StartRecord start;
@@ -210,6 +205,7 @@ Result<void> Tracer::setup() {
                : options.hook == HookPolicy::never  ? "never"
                                                     : "auto";
   start.features = config_.features;
+  if (config_.conductor) start.stalls = "windows";
   if (auto r = sink_.start(start); !r) return r;
   // The tables of the loops that were found: before their first stall.
   engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
@@ -217,12 +213,32 @@ Result<void> Tracer::setup() {
   return {};
 }
 
-Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
-  reopen_output_ = std::move(reopen);
-  worker_ = std::jthread([this](std::stop_token stop) { work(stop); });
+// Who matches now. Those that no longer do are let go: while the hooks were detached nobody told of their
+// end.
+Result<void> Tracer::take_targets() {
+  if (config_.engine.every_process) return {};
+  const auto before = std::exchange(matches_, {});
+  for (const Target& target : scan(procfs_, *matcher_)) {
+    const auto tgid = static_cast<uint32_t>(target.facts.pid);
+    matches_[tgid] = target.match;
+    if (auto r = engine_->add_target(tgid); !r) return r;
+  }
+  for (const auto& [tgid, match] : before) {
+    if (!matches_.contains(tgid)) engine_->remove_target(tgid);
+  }
+  return {};
+}
+
+void Tracer::start_threads() {
   reader_ = std::jthread([this](std::stop_token stop) { read_ring(stop); });
   watcher_->start();
   watcher_->discover();
+}
+
+Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
+  reopen_output_ = std::move(reopen);
+  if (!config_.conductor) start_threads();
+  worker_ = std::jthread([this](std::stop_token stop) { work(stop); });
 
   const uint64_t end = config_.duration_ns ? start_ns_ + *config_.duration_ns : UINT64_MAX;
   bool stopping = false;
@@ -244,10 +260,12 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
       }
     }
   }
-  watcher_->stop();
-  engine_->close();  // before the last read: a stall that is counted is a stall that is read
-  reader_.request_stop();
-  reader_.join();
+  if (!config_.conductor) {  // else the worker has them
+    watcher_->stop();
+    engine_->close();  // before the last read: a stall that is counted is a stall that is read
+    reader_.request_stop();
+    reader_.join();
+  }
   worker_.request_stop();
   queue_.stop();
   // The worker may hang in a write to a reader that has stopped reading. A second signal ends it all.
@@ -301,12 +319,19 @@ void Tracer::read_ring(std::stop_token stop) {
        : hdr->kind == LT_REC_CAPTURE ? queue_full_stacks_
                                      : queue_full_events_);
   };
+  uint64_t passed = barrier_asked_;
   while (!stop.stop_requested()) {
     pollfd fds[] = {{engine_->ring_fd(), POLLIN, 0}, {drain_fd_, POLLIN, 0}};
     poll(fds, 2, kIdleDrainMs);
     uint64_t count;
     if (fds[1].revents && read(drain_fd_, &count, sizeof count) < 0) continue;
+    const uint64_t barrier = barrier_asked_;
     engine_->consume(on_record);
+    if (barrier == passed) continue;
+    Message m;
+    m.kind = Message::Kind::barrier;
+    m.start_ns = barrier;
+    if (queue_.push(std::move(m))) passed = barrier;
   }
   engine_->consume(on_record);
 }
@@ -315,25 +340,27 @@ void Tracer::work(std::stop_token stop) {
   if (config_.engine.stacks) (void)symbolizer_->kernel_symbols_hidden();
   while (true) {
     const bool last = stop.stop_requested();
-    auto messages = queue_.take(std::chrono::milliseconds(cold_.empty() ? 500 : 10));
+    auto messages = queue_.take(std::chrono::milliseconds(cold_.empty() ? until_next_step() : 10));
     for (const Message& m : messages) {
       if (failure_) break;
       handle(m);
     }
+    if (config_.conductor) conduct(last);
     if (reopen_.exchange(false) && reopen_output_) check(reopen_output_());
     const uint64_t now = monotonic_ns();
-    if (now - last_housekeeping_ns_ >= kHousekeepingNs) {
+    const bool looking = engine_->attached();
+    if (looking && now - last_housekeeping_ns_ >= kHousekeepingNs) {
       housekeeping(now);
       if (messages.empty()) reconcile();
     }
-    if (now - last_report_ns_ >= config_.interval_ns && !last) {
+    if (looking && now - last_report_ns_ >= config_.interval_ns && !last) {
       report_loops(now);
       fill_summary();
       summary_.final = false;
       check(sink_.summary(summary_));
       summary_.final = true;
     }
-    rescan(now);
+    if (looking) rescan(now);
     if (messages.empty()) warm_up();
     const bool enough = config_.max_stalls && stalls_emitted_ >= *config_.max_stalls;
     if (failure_ || enough || targets_ended()) {
@@ -350,7 +377,7 @@ void Tracer::work(std::stop_token stop) {
 }
 
 void Tracer::finish() {
-  report_loops(monotonic_ns());
+  if (engine_->attached()) report_loops(monotonic_ns());
   fill_summary();
   check(sink_.summary(summary_));
 }
@@ -362,6 +389,8 @@ void Tracer::check(Result<void> result) {
 void Tracer::handle(const Message& m) {
   if (m.kind == Message::Kind::open_due) {
     watcher_->answer(m.slot, m.start_ns, open_due(m.slot, m.start_ns));
+  } else if (m.kind == Message::Kind::barrier) {
+    barriers_ = m.start_ns;
   } else {
     handle_record(m.bytes);
   }
@@ -503,16 +532,21 @@ void Tracer::loop_gone(const lt_loop_event& event) {
   if (index >= loops_.size()) return;
   LoopState& loop = loops_[index];
   if (!loop.tid || loop.generation + 1 != event.generation) return;
+  if (engine_->slot(index).confirmed && !loop.silent()) {
+    report_loop(
+        loop, monotonic_ns(), monotonic_ns() - last_report_ns_,
+        std::min(monotonic_ns() - last_report_ns_, engine_->hooked_ns(monotonic_ns()) - last_hooked_ns_));
+  }
+  end_loop(loop, event.generation);
+}
+
+void Tracer::end_loop(LoopState& loop, uint64_t generation) {
+  const uint32_t index = loop.slot;
   shared_pollers_->gone(loop.tgid, index);
   const lt_stats& stats = engine_->stats(index);
   if (!loop.ignored) {
-    if (engine_->slot(index).confirmed && !loop.silent()) {
-      ++loops_gone_;
-      report_loop(
-          loop, monotonic_ns(), monotonic_ns() - last_report_ns_,
-          std::min(monotonic_ns() - last_report_ns_, engine_->hooked_ns(monotonic_ns()) - last_hooked_ns_));
-    }
     if (!loop.silent()) {
+      loops_gone_ += engine_->slot(index).confirmed ? 1 : 0;
       stalls_gone_ += stats.stalls;
       unconfirmed_gone_ += stats.unconfirmed;
     }
@@ -523,7 +557,7 @@ void Tracer::loop_gone(const lt_loop_event& event) {
     }
   }
   loop = LoopState{};
-  loop.generation = event.generation;
+  loop.generation = generation;
   engine_->free_slot(index);
 }
 
@@ -613,7 +647,7 @@ void Tracer::emit(const Stall& stall) {
 void Tracer::stall(const lt_stall& record) {
   LoopState* loop = loop_at(record.hdr.slot, record.generation);
   if (!loop) ++orphan_stalls_;
-  if (!loop || loop->silent()) return;
+  if (!loop || loop->silent() || loop->cut_seq == record.it.seq) return;
   const lt_slot& slot = engine_->slot(loop->slot);
   if (record.poll_kind == LT_POLL_EPOLL) shared_pollers_->mark(loop->tgid, monotonic_ns());
   if (parked(*loop, slot, record.it)) {
@@ -691,28 +725,38 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   assembler_->count_mended(loop, status, walk_status(c.head));
 }
 
+// The loop's iteration that began then and goes on, if it is a stall already.
+std::optional<Tracer::OpenStall> Tracer::look_at_open(LoopState& loop, uint64_t start_ns) {
+  const auto s = snapshot(engine_->slot(loop.slot));
+  if (!s || s->generation != loop.generation || s->phase != LT_PHASE_BUSY || s->it.start_ns != start_ns ||
+      !s->confirmed)
+    return std::nullopt;
+  OpenStall open{*s, *s, monotonic_ns()};
+  const uint64_t threshold = config_.engine.threshold_ns;
+  const uint64_t age = open.now_ns - start_ns;
+  if (age < threshold) return std::nullopt;
+  if (!s->running && s->off_reason == LT_OFF_BLOCKED && s->off_fd >= 0) keep_live_target(loop, *s);
+  book_until(open.slot, open.now_ns, engine_->hook_since());
+  const bool trust = config_.engine.hook != HookPolicy::automatic;
+  if (lt_judge(&open.slot.it, age, threshold, trust) != LT_IS_STALL) return std::nullopt;
+  return open;
+}
+
 uint64_t Tracer::open_due(uint32_t index, uint64_t start_ns) {
   if (index >= loops_.size()) return UINT64_MAX;
   LoopState& loop = loops_[index];
   if (!loop.tid || loop.silent()) return UINT64_MAX;
   lt_slot& live = engine_->slot(index);
-  auto s = snapshot(live);
-  if (!s) return 0;
-  if (s->generation != loop.generation || s->phase != LT_PHASE_BUSY || s->it.start_ns != start_ns)
-    return UINT64_MAX;
-  const uint64_t now = monotonic_ns();
+  const auto open = look_at_open(loop, start_ns);
+  // Over, or no stall yet.
+  if (!open) return engine_->pulses()[index] == start_ns ? 0 : UINT64_MAX;
   const uint64_t threshold = config_.engine.threshold_ns;
-  const uint64_t age = now - start_ns;
-  if (!s->confirmed || age < threshold) return 0;
-  if (!s->running && s->off_reason == LT_OFF_BLOCKED && s->off_fd >= 0) keep_live_target(loop, *s);
+  const uint64_t now = open->now_ns;
+  const lt_slot* s = &open->slot;
+  const lt_slot& before = open->live;
   uint64_t mark = threshold;
-  while (mark * 10 <= age) mark *= 10;
+  while (mark * 10 <= now - start_ns) mark *= 10;
   if (loop.open_seq == s->it.seq && loop.reported_mark_ns >= mark) return mark;
-
-  const lt_slot before = *s;
-  book_until(*s, now, engine_->hook_since());
-  const bool trust = config_.engine.hook != HookPolicy::automatic;
-  if (lt_judge(&s->it, age, threshold, trust) != LT_IS_STALL) return 0;
   if (s->loop.call.kind == LT_POLL_EPOLL) {
     shared_pollers_->mark(loop.tgid, now);
     if (mark > threshold) {
@@ -752,7 +796,7 @@ void Tracer::warn(std::string code, std::string message) {
   check(sink_.warning({clock_ns(CLOCK_REALTIME), std::move(code), std::move(message)}));
 }
 
-void Tracer::report_drops() {
+std::map<std::string, uint64_t> Tracer::losses() {
   std::map<std::string, uint64_t> drops;
   const auto kernel = engine_->drops();
   for (uint32_t i = 0; i < LT_NR_DROPS; ++i) {
@@ -764,6 +808,12 @@ void Tracer::report_drops() {
   if (const uint64_t n = queue_full_events_) drops["event_queue_full"] = n;
   if (const uint64_t n = watcher_->refused()) drops["open_queue_full"] = n;
   if (orphan_stalls_) drops["stall_of_unknown_loop"] = orphan_stalls_;
+  return drops;
+}
+
+void Tracer::report_drops() {
+  std::map<std::string, uint64_t> drops = losses();
+  const auto kernel = engine_->drops();
   summary_.switches_healed = kernel[LT_DROP_SWITCH_HEALED];
   summary_.stacks = assembler_->stacks();
   summary_.stacks_skipped = kernel[LT_DROP_CAPTURE_BUDGET] + assembler_->stacks_pruned();
@@ -853,6 +903,7 @@ void Tracer::report_loop(LoopState& loop, uint64_t now, uint64_t interval, uint6
   const TracedProcess& process = processes_->get(loop.tgid, s->start_boottime);
   r.process = process.info;
   r.container = process.container;
+  r.service = process.service;
   r.thread_id = loop.tid;
   r.thread_name = comm_text(s->comm);
   r.loop.kind = poll_kind_name(s->loop.call.kind);

@@ -17,6 +17,7 @@
 #include "stacks/symbolizer.h"
 #include "targets/selector.h"
 #include "trace/assembler.h"
+#include "trace/conductor.h"
 #include "trace/processes.h"
 #include "trace/queue.h"
 #include "trace/shared_pollers.h"
@@ -36,6 +37,9 @@ struct TraceConfig {
   std::shared_ptr<Debuginfod> debuginfod;  ///< null: no server is asked
   std::string version;
   std::vector<Capability> features;  ///< for the start record
+  std::string host_name;             ///< in the ids of stalls; empty: the host's own
+  ServiceNamer name_service;         ///< empty: records carry no service
+  Conductor* conductor = nullptr;    ///< outlives the tracer; null: attached from setup() to the end
 };
 
 /// One trace from load to detach. Threads: the reader copies ring records into a bounded queue; the watcher
@@ -68,6 +72,40 @@ class Tracer {
 
   const SummaryRecord& summary() const { return summary_; }
 
+  /// Has run() end. Any thread.
+  void stop();
+
+  // For the conductor, in the worker.
+
+  /// Detaches the hooks, and handles all that they have sent. What is known of loops and processes stays.
+  void pause();
+  /// Attaches them again, and gives up the loops that ended meanwhile.
+  Result<void> resume();
+  bool attached() const { return engine_->attached(); }
+  uint64_t attached_since() const { return attached_since_; }  ///< CLOCK_REALTIME
+  /// Some loop is in an iteration that began before this time.
+  bool busy_since_before(uint64_t monotonic_ns) const;
+  /// Ends the account of stalls that began before this time and go on: each is emitted, closed, `ended_by`
+  /// window. Returns how many.
+  uint64_t cut_stalls(uint64_t began_before_ns);
+  void set_threshold(uint64_t threshold_ns);
+  void set_captures(Engine::Captures captures) { engine_->set_captures(captures); }
+  void set_source_lines(bool on) { symbolizer_->set_source_lines(on); }
+  /// Forgets what can be read anew: symbols, lines.
+  void release_memory();
+  /// Events lost so far, by reason; counts only what happened.
+  std::map<std::string, uint64_t> losses();
+  uint64_t loops_known() const;
+  double take_ring_peak() { return engine_->take_ring_peak(); }
+  /// Asks for a mark behind all that the kernel has sent by now, and returns its number; barriers() tells
+  /// which one was reached. The hooks must be attached; pause() handles everything anyway.
+  uint64_t ask_for_barrier();
+  uint64_t barriers() const { return barriers_; }
+  /// Has the kernel measure the BPF programs' run time, or not; false if it may not be asked to.
+  bool measure_bpf(bool on) { return engine_->measure_run_time(on); }
+  uint64_t bpf_run_ns() const { return engine_->run_time_ns(); }
+  void warn(std::string code, std::string message);
+
  private:
   void read_ring(std::stop_token stop);
   void work(std::stop_token stop);
@@ -75,6 +113,18 @@ class Tracer {
   void handle_record(std::span<const std::byte> bytes);
   void loop_found(const lt_loop_event& event);
   void loop_gone(const lt_loop_event& event);
+  void end_loop(LoopState& loop, uint64_t generation);
+  Result<void> take_targets();
+  void start_threads();
+  void forget_gone();
+  uint64_t until_next_step() const;
+  void conduct(bool last);
+  struct OpenStall {
+    lt_slot slot;  ///< booked up to now
+    lt_slot live;  ///< as it was found
+    uint64_t now_ns;
+  };
+  std::optional<OpenStall> look_at_open(LoopState& loop, uint64_t start_ns);
   void warm_up();
   void look_for_clients();
   void capture(std::span<const std::byte> bytes);
@@ -85,7 +135,6 @@ class Tracer {
   uint64_t open_due(uint32_t slot, uint64_t start_ns);
   void process_changed(const lt_process_event& event);
   void emit(const Stall& stall);
-  void warn(std::string code, std::string message);
   void report_loops(uint64_t now);
   void report_loop(LoopState& loop, uint64_t now, uint64_t interval_ns, uint64_t hooked_ns);
   void report_drops();
@@ -126,6 +175,11 @@ class Tracer {
   uint64_t last_housekeeping_ns_ = 0;
   uint64_t last_rescan_ns_ = 0;
   bool rescan_ = false;  // there may be targets that no event told of
+  uint64_t attached_since_ = 0;
+  std::atomic<uint64_t> barrier_asked_{0};
+  uint64_t barriers_ = 0;
+  bool conducted_ = false;     // to its end
+  uint64_t next_step_ns_ = 0;  // when the conductor wants to be asked
   uint64_t ids_ = 0;
   std::string id_prefix_;
   uint64_t stalls_emitted_ = 0;

@@ -42,6 +42,9 @@ class Watcher {
   /// Iterations that could not be asked about.
   uint64_t refused() const { return refused_; }
 
+  /// From the next look on. Any thread.
+  void set_threshold(uint64_t threshold_ns) { threshold_ns_ = threshold_ns; }
+
   uint64_t probes() const { return probes_; }
 
  private:
@@ -63,7 +66,7 @@ class Watcher {
   uint64_t idle_tick_ns() const;
 
   Engine& engine_;
-  const uint64_t threshold_ns_;
+  std::atomic<uint64_t> threshold_ns_;
   const OpenDue open_due_;
   const std::function<void()> drain_;
   bool was_suspect_ = false;
