@@ -73,7 +73,10 @@ std::vector<std::string> nodes(int major) {
   return found;
 }
 
-std::string victim_path(const char* name) { return std::string(TEST_DATA_DIR) + "/../victims/" + name; }
+// As node names it in its frames.
+std::string victim_path(const char* name) {
+  return fs::canonical(fs::path(TEST_DATA_DIR) / "../victims" / name).string();
+}
 
 struct TruthFrame {
   int line = 0;
