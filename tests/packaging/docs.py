@@ -137,7 +137,7 @@ class Zsh(Completions, unittest.TestCase):
     DRIVER = r"""
 zmodload zsh/zpty || exit 1
 zpty session zsh -f -i
-zpty -w session "PROMPT=; cd '$2'; autoload -U compinit; compinit -u -D -d /dev/null; source '$1'; compdef _looptrace looptrace"
+zpty -w session "PROMPT=; cd '$2'; autoload -U compinit; compinit -u -D; source '$1'; compdef _looptrace looptrace"
 zpty -w session 'bindkey "^I" complete-word; zstyle ":completion:*" list-grouped false; LISTMAX=0; unsetopt list_ambiguous'
 zpty -w session 'compadd() { local -a shown; if [[ " $* " == *" -O "* || " $* " == *" -A "* || " $* " == *" -D "* ]]; then builtin compadd "$@"; return; fi; builtin compadd -O shown "$@"; print -l -- offer=${^shown}=; builtin compadd "$@" }'
 zpty -w session 'print -- rea""dy'
