@@ -91,6 +91,32 @@ TEST(Culprit, HeaviestFirstWhateverTheOrder) {
   EXPECT_EQ(culprit_of(stall), "heavy");
 }
 
+TEST(Culprit, StacksOfOneFunctionCountTogether) {
+  Stall stall;
+  stall.cause = Cause::cpu;
+  const Frame module = frame("<module>", kOwn, FrameKind::python);
+  const Frame handler = frame("handler", kOwn, FrameKind::python);
+  stall.stacks = {stack(StackState::on_cpu, 4, {frame("loads", kRuntime), module}),
+                  stack(StackState::on_cpu, 3, {frame("match", kRuntime), handler, module}),
+                  stack(StackState::on_cpu, 3, {frame("sub", kRuntime), frame("match", kRuntime), handler})};
+  EXPECT_EQ(culprit_of(stall), "handler");
+  EXPECT_EQ(choose_culprit(stall)->stack, 1u);
+  stall.stacks[2].frames[2].file = "other.py";  // another function of that name
+  EXPECT_EQ(culprit_of(stall), "<module>");
+}
+
+TEST(Culprit, StaticFunctionsOfAStrippedProgramAreToldApart) {
+  Stall stall;
+  stall.cause = Cause::cpu;
+  Frame stripped = frame("", kOwn);
+  stripped.module = "server";
+  for (const auto& [offset, weight] : {std::pair(0x40, 4), std::pair(0x80, 3), std::pair(0xc0, 3)}) {
+    stripped.offset = static_cast<uint64_t>(offset);
+    stall.stacks.push_back(stack(StackState::on_cpu, static_cast<uint64_t>(weight), {stripped}));
+  }
+  EXPECT_EQ(choose_culprit(stall)->stack, 0u);
+}
+
 TEST(Culprit, AStackOfNamelessFramesPassesOn) {
   Stall stall;
   stall.cause = Cause::cpu;

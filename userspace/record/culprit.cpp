@@ -57,6 +57,18 @@ std::vector<bool> stacks_of_other_waits(const Stall& stall) {
   return other;
 }
 
+/// A function to change, with the time of all stacks that lead to it.
+struct Suspect {
+  CulpritPlace place;  ///< on the heaviest of them
+  uint64_t weight_ns;
+  bool other;  ///< seen only in waits of other causes
+};
+
+bool same_function(const Frame& a, const Frame& b) {
+  if (a.function.empty() && a.offset != b.offset) return false;
+  return a.function == b.function && a.file == b.file && a.module == b.module;
+}
+
 }  // namespace
 
 StackState part_of(Cause cause) {
@@ -77,15 +89,30 @@ std::optional<CulpritPlace> choose_culprit(const Stall& stall) {
   for (size_t i = 0; i < stall.stacks.size(); ++i) {
     if (stall.stacks[i].state == part_of(stall.cause)) order.push_back(i);
   }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return stall.stacks[a].weight_ns > stall.stacks[b].weight_ns; });
   const std::vector<bool> other = stacks_of_other_waits(stall);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    if (other[a] != other[b]) return static_cast<bool>(other[b]);
-    return stall.stacks[a].weight_ns > stall.stacks[b].weight_ns;
-  });
+  std::vector<Suspect> suspects;
   for (const size_t i : order) {
-    if (const auto frame = find_frame(stall.stacks[i])) return CulpritPlace{i, *frame};
+    const auto frame = find_frame(stall.stacks[i]);
+    if (!frame) continue;
+    const Suspect here{{i, *frame}, stall.stacks[i].weight_ns, other[i]};
+    const auto known = std::find_if(suspects.begin(), suspects.end(), [&](const Suspect& s) {
+      return s.other == here.other &&
+             same_function(stall.stacks[s.place.stack].frames[s.place.frame], stall.stacks[i].frames[*frame]);
+    });
+    if (known == suspects.end()) {
+      suspects.push_back(here);
+    } else {
+      known->weight_ns += here.weight_ns;
+    }
   }
-  return std::nullopt;
+  const auto worst =
+      std::max_element(suspects.begin(), suspects.end(), [](const Suspect& a, const Suspect& b) {
+        return a.other != b.other ? a.other : a.weight_ns < b.weight_ns;
+      });
+  if (worst == suspects.end()) return std::nullopt;
+  return worst->place;
 }
 
 }  // namespace looptrace

@@ -17,9 +17,11 @@ struct CulpritPlace {
 /// The part of the time that a cause explains: only stacks of that part can hold its culprit.
 StackState part_of(Cause cause);
 
-/// The innermost frame of the application's own code on the heaviest stack; failing that the innermost
-/// named frame; kernel frames never. Stacks are those of the part that stall.cause names, those of waits
-/// with that cause first. A stack with no frame to name passes on to the next. Needs cause, waits, stacks.
+/// Each stack names the innermost frame of the application's own code; failing that the innermost named
+/// frame; kernel frames never. The function that the most time speaks for is the culprit: a short stall on
+/// the CPU has a few samples, none like the other. Its place is on the heaviest stack that names it. Stacks
+/// are those of the part that stall.cause names, those of waits with that cause first. Needs cause, waits,
+/// stacks.
 std::optional<CulpritPlace> choose_culprit(const Stall& stall);
 
 }  // namespace looptrace
