@@ -53,7 +53,7 @@ const Refusal kRefusals[] = {
     {"report", {"report"}, 2, "not available"},
     {"explain", {"explain"}, 2, "not available"},
     {"run", {"run"}, 2, "not available"},
-    {"agent", {"agent"}, 2, "not available"},
+    {"agent_config", {"agent", "--config", "/no/such/looptrace.conf"}, 2, "read the configuration /no/such"},
     {"directory", {"-d", "1s", "-o", "/no/such/directory/log"}, 1, "create its directory"},
 };
 
