@@ -229,7 +229,7 @@ TEST(Agent, WhatNeedsARestartWaitsForTheWindowsEnd) {
       std::any_of(stalls.begin(), stalls.end(), [](const json& s) { return s["threshold_ns"] == 50 * kMs; }));
 }
 
-// Ten thousand stalls a second against 3 % of a core: it sheds until that fits, says so, and comes back.
+// Thousands of stalls a second against 3 % of a core: it sheds until that fits, says so, and comes back.
 TEST(Agent, ShedsWhatBreaksTheBudgetAndRecovers) {
   LOOPTRACE_NEEDS_ROOT();
   Victim load("epoll_sleep", {"--threads", "24", "--count", "1600", "--stall-ms", "2", "--gap-ms", "1"});
