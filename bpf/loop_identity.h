@@ -153,6 +153,24 @@ static inline __attribute__((always_inline)) __u32 lt_identify(struct lt_slot *s
 	return LT_POLL_NESTED;
 }
 
+/*
+ * The healthy case without a look at the registers: a confirmed loop polls its epoll set again. Now and then
+ * it is looked at all the same, since where the loop polls may be further out than was seen so far.
+ */
+#define LT_LOOK_EVERY 256
+static inline __attribute__((always_inline)) int lt_polls_its_set(struct lt_slot *s, __u32 kind, __s32 fd,
+								  __u64 now)
+{
+	struct lt_candidate *loop = &s->loop;
+
+	if (kind != LT_POLL_EPOLL || loop->call.kind != kind || loop->call.fd != fd || !s->confirmed ||
+	    (s->user_flags & LT_SLOT_RELEARN) || !((loop->seen + 1) & (LT_LOOK_EVERY - 1)))
+		return 0;
+	loop->seen++;
+	loop->last_ns = now;
+	return 1;
+}
+
 /* A worker of a runtime whose threads share one epoll fd (tokio, Go) parks on a futex at about the depth
  * of its poll: that is idleness. Deeper futex waits are locks inside a task. */
 static inline __attribute__((always_inline)) int lt_parked(const struct lt_slot *s, __s32 nr, __u64 sp)

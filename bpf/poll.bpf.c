@@ -40,18 +40,21 @@ static __always_inline void leave_hook(struct lt_slot *s)
 	*(volatile u64 *)&s->in_hook = 0;
 }
 
-static __always_inline int poll_entry(u32 kind)
+/* fd: the call's first argument. The registers are read only if that does not tell which poll it is. */
+static __always_inline int poll_entry(u32 kind, s32 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	struct pt_regs *regs = user_regs(t);
-	struct lt_poll_call call = {};
+	u32 index, verdict = LT_POLL_OWN;
 	struct lt_slot *s;
-	u32 index, verdict;
 	int suspect;
 	u64 now;
 
-	if (kind == LT_POLL_IO_URING && !lt_poll_kind(LT_NR_io_uring_enter, regs->dx, regs->r10))
-		return 0;
+	if (kind == LT_POLL_IO_URING) {
+		struct pt_regs *regs = user_regs(t);
+
+		if (!lt_poll_kind(LT_NR_io_uring_enter, regs->dx, regs->r10))
+			return 0;
+	}
 	s = slot_of(t, &index);
 	if (!s) {
 		s = slot_take(t, &index);
@@ -62,8 +65,12 @@ static __always_inline int poll_entry(u32 kind)
 	settle(s, index);
 	s->running = 1;
 	now = entry_time(s);
-	current_poll_call(s, index, regs, kind, &call);
-	verdict = lt_identify(s, &call, now);
+	if (!lt_polls_its_set(s, kind, fd, now)) {
+		struct lt_poll_call call = {};
+
+		current_poll_call(s, index, user_regs(t), kind, &call);
+		verdict = lt_identify(s, &call, now);
+	}
 	if (verdict == LT_POLL_NESTED) {
 		s->it.in_poll = 0;
 		leave_hook(s);
@@ -113,41 +120,44 @@ int probe_enter(struct bpf_raw_tracepoint_args *ctx)
 	default:
 		return 0;
 	}
-	return poll_entry(kind);
+	return poll_entry(kind, -1);
 }
 
-SEC("tracepoint/syscalls/sys_enter_epoll_wait") int tp_epoll_wait(void *ctx)
-{
-	return poll_entry(LT_POLL_EPOLL);
-}
-SEC("tracepoint/syscalls/sys_enter_epoll_pwait") int tp_epoll_pwait(void *ctx)
-{
-	return poll_entry(LT_POLL_EPOLL);
-}
-SEC("tracepoint/syscalls/sys_enter_epoll_pwait2") int tp_epoll_pwait2(void *ctx)
-{
-	return poll_entry(LT_POLL_EPOLL);
-}
-SEC("tracepoint/syscalls/sys_enter_poll") int tp_poll(void *ctx) { return poll_entry(LT_POLL_POLL); }
-SEC("tracepoint/syscalls/sys_enter_ppoll") int tp_ppoll(void *ctx) { return poll_entry(LT_POLL_POLL); }
-SEC("tracepoint/syscalls/sys_enter_select") int tp_select(void *ctx) { return poll_entry(LT_POLL_SELECT); }
-SEC("tracepoint/syscalls/sys_enter_pselect6") int tp_pselect6(void *ctx)
-{
-	return poll_entry(LT_POLL_SELECT);
-}
-SEC("tracepoint/syscalls/sys_enter_io_uring_enter") int tp_io_uring_enter(void *ctx)
-{
-	return poll_entry(LT_POLL_IO_URING);
-}
+/* What a sys_enter_* tracepoint gives, see its format file in tracefs. */
+struct poll_tracepoint {
+	u64 common;
+	s64 nr;
+	u64 args[6];
+};
 
-SEC("fentry/__x64_sys_epoll_wait") int BPF_PROG(fn_epoll_wait) { return poll_entry(LT_POLL_EPOLL); }
-SEC("fentry/__x64_sys_epoll_pwait") int BPF_PROG(fn_epoll_pwait) { return poll_entry(LT_POLL_EPOLL); }
-SEC("fentry/__x64_sys_epoll_pwait2") int BPF_PROG(fn_epoll_pwait2) { return poll_entry(LT_POLL_EPOLL); }
-SEC("fentry/__x64_sys_poll") int BPF_PROG(fn_poll) { return poll_entry(LT_POLL_POLL); }
-SEC("fentry/__x64_sys_ppoll") int BPF_PROG(fn_ppoll) { return poll_entry(LT_POLL_POLL); }
-SEC("fentry/__x64_sys_select") int BPF_PROG(fn_select) { return poll_entry(LT_POLL_SELECT); }
-SEC("fentry/__x64_sys_pselect6") int BPF_PROG(fn_pselect6) { return poll_entry(LT_POLL_SELECT); }
-SEC("fentry/__x64_sys_io_uring_enter") int BPF_PROG(fn_io_uring_enter)
-{
-	return poll_entry(LT_POLL_IO_URING);
-}
+#define TRACEPOINT(call, kind)                                                                               \
+	SEC("tracepoint/syscalls/sys_enter_" #call)                                                          \
+	int tp_##call(struct poll_tracepoint *ctx)                                                           \
+	{                                                                                                    \
+		return poll_entry(kind, kind == LT_POLL_EPOLL ? ctx->args[0] : -1);                          \
+	}
+
+TRACEPOINT(epoll_wait, LT_POLL_EPOLL)
+TRACEPOINT(epoll_pwait, LT_POLL_EPOLL)
+TRACEPOINT(epoll_pwait2, LT_POLL_EPOLL)
+TRACEPOINT(poll, LT_POLL_POLL)
+TRACEPOINT(ppoll, LT_POLL_POLL)
+TRACEPOINT(select, LT_POLL_SELECT)
+TRACEPOINT(pselect6, LT_POLL_SELECT)
+TRACEPOINT(io_uring_enter, LT_POLL_IO_URING)
+
+#define FUNCTION(call, kind)                                                                                 \
+	SEC("fentry/__x64_sys_" #call)                                                                       \
+	int BPF_PROG(fn_##call, struct pt_regs *regs)                                                        \
+	{                                                                                                    \
+		return poll_entry(kind, kind == LT_POLL_EPOLL ? regs->di : -1);                              \
+	}
+
+FUNCTION(epoll_wait, LT_POLL_EPOLL)
+FUNCTION(epoll_pwait, LT_POLL_EPOLL)
+FUNCTION(epoll_pwait2, LT_POLL_EPOLL)
+FUNCTION(poll, LT_POLL_POLL)
+FUNCTION(ppoll, LT_POLL_POLL)
+FUNCTION(select, LT_POLL_SELECT)
+FUNCTION(pselect6, LT_POLL_SELECT)
+FUNCTION(io_uring_enter, LT_POLL_IO_URING)

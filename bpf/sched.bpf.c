@@ -77,8 +77,6 @@ static __always_inline s32 polled_fd(u32 kind, struct pt_regs *regs)
 		short events, revents;
 	} first;
 	u64 bits = 0;
-	s32 fd = 0;
-	int i;
 
 	if (kind == LT_POLL_POLL) {
 		if (regs->si == 0 || bpf_probe_read_user(&first, sizeof(first), (void *)regs->di))
@@ -89,13 +87,13 @@ static __always_inline s32 polled_fd(u32 kind, struct pt_regs *regs)
 		return -1;
 	if (bpf_probe_read_user(&bits, sizeof(bits), (void *)regs->si) || !bits)
 		return -1;
-	for (i = 0; i < 64; i++) {
-		if (bits & 1)
-			return fd;
-		bits >>= 1;
-		fd++;
-	}
-	return -1;
+	return (s32)lt_highest_bit(bits & -bits); /* the lowest that is set */
+}
+
+/* Verified once, not on every path of a switch. */
+__noinline int identify_poll(struct lt_slot *s, const struct lt_poll_call *call, u64 now)
+{
+	return s && call ? lt_identify(s, call, now) : LT_POLL_NESTED;
 }
 
 static __always_inline void switch_in(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,
@@ -186,7 +184,7 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 	s->off_run_delay = prev->sched_info.run_delay;
 	if (kind) {
 		current_poll_call(s, index, regs, kind, &call);
-		verdict = lt_identify(s, &call, now);
+		verdict = identify_poll(s, &call, now);
 	} else if (lt_parked(s, nr, regs->sp)) {
 		verdict = LT_POLL_OWN;
 	}

@@ -30,7 +30,7 @@ struct Traced {
 Traced trace_victim(const std::string& name, std::vector<std::string> args,
                     const std::function<void(Victim&)>& meanwhile = {},
                     const std::function<void(Victim&)>& after = {}) {
-  std::vector<std::string> all = {"--count", "3", "--stall-ms", "80", "--gap-ms", "40", "--delay-ms", "700"};
+  std::vector<std::string> all = {"--count", "3", "--stall-ms", "80", "--gap-ms", "40", "--delay-ms", "1000"};
   all.insert(all.end(), args.begin(), args.end());
   Victim victim(name, all);
   Traced t;

@@ -52,7 +52,7 @@ class Live : public testing::TestWithParam<Case> {};
 
 // One run; how late its latest open record came.
 uint64_t watch(const Case& c) {
-  std::vector<std::string> args = {"--delay-ms", "700"};
+  std::vector<std::string> args = {"--delay-ms", "1000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   EXPECT_TRUE(victim.ready()) << victim.process().errors();
@@ -180,7 +180,7 @@ class EndedBy : public testing::TestWithParam<Ending> {};
 TEST_P(EndedBy, ClosesTheIterationThatNoPollEnds) {
   LOOPTRACE_NEEDS_ROOT();
   const Ending& c = GetParam();
-  std::vector<std::string> args = {"--delay-ms", "600", "--stall-ms", "120"};
+  std::vector<std::string> args = {"--delay-ms", "1000", "--stall-ms", "120"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   ASSERT_TRUE(victim.ready());
@@ -208,7 +208,7 @@ INSTANTIATE_TEST_SUITE_P(Victims, EndedBy, testing::ValuesIn(kEndings), [](const
 
 TEST(EndedByKill, ClosesWithTheTimeOfTheKill) {
   LOOPTRACE_NEEDS_ROOT();
-  Victim victim("kill_in_stall", {"--delay-ms", "600"});
+  Victim victim("kill_in_stall", {"--delay-ms", "1000"});
   ASSERT_TRUE(victim.ready());
   Trace trace({"--pid", std::to_string(victim.pid())});
   ASSERT_TRUE(trace.started());

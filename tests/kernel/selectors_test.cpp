@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<std::string> stalling(std::vector<std::string> more = {}) {
-  std::vector<std::string> args = {"--count", "2", "--stall-ms", "70", "--gap-ms", "30", "--delay-ms", "700"};
+  std::vector<std::string> args = {"--count", "2", "--stall-ms", "70", "--gap-ms", "30", "--delay-ms", "1000"};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -120,7 +120,7 @@ TEST(Selectors, CommNamesProcessesAlsoLaterOnes) {
 
 TEST(Selectors, CommNamesThreads) {
   LOOPTRACE_NEEDS_ROOT();
-  Victim victim("many_loops", stalling({"--threads", "10", "--delay-ms", "400"}));
+  Victim victim("many_loops", stalling({"--threads", "10", "--delay-ms", "1000"}));
   Trace trace({"--comm", "stalling-*"});
   ASSERT_TRUE(trace.started());
   const auto truth = victim.truth();
@@ -151,7 +151,7 @@ TEST(Selectors, APidIsThatProcessAlone) {
   LOOPTRACE_NEEDS_ROOT();
   Victim shell(std::vector<std::string>{
       "/bin/sh", "-c",
-      "echo ready; sleep 0.5; " + victim_path("fork_workers") + " --count 1 --delay-ms 200; true"});
+      "echo ready; sleep 1; " + victim_path("fork_workers") + " --count 1 --delay-ms 200; true"});
   Trace trace({"--pid", std::to_string(shell.pid())});
   ASSERT_TRUE(trace.started());
   EXPECT_EQ(shell.truth().size(), 4u);
@@ -197,7 +197,7 @@ TEST(Selectors, APidStaysATargetThroughExecWithTheNewProgramsNames) {
   Directory directory;
   const std::string other = directory.path() + "/other";
   fs::create_symlink(victim_path("epoll_cpu"), other);
-  Victim victim("exec_in_stall", {"--stall-ms", "70", "--delay-ms", "700", "--flavour", other});
+  Victim victim("exec_in_stall", {"--stall-ms", "70", "--delay-ms", "1000", "--flavour", other});
   Trace trace({"--pid", std::to_string(victim.pid())});
   ASSERT_TRUE(trace.started());
   const auto truth = victim.truth();
@@ -278,8 +278,8 @@ TEST(Selectors, CgroupIsItsProcessesAndThoseBelow) {
     SCOPED_TRACE(mount);
     const std::string name = "/looptrace-test-" + std::to_string(getpid());
     Cgroup inner(mount, name + "/inner");
-    Victim before("epoll_sleep", stalling({"--delay-ms", "900"})),
-        later("epoll_sleep", stalling({"--delay-ms", "900"})), other("epoll_sleep", stalling());
+    Victim before("epoll_sleep", stalling({"--delay-ms", "1200"})),
+        later("epoll_sleep", stalling({"--delay-ms", "1200"})), other("epoll_sleep", stalling());
     ASSERT_TRUE(inner.join(before.pid()));
     Trace trace({"--cgroup", name});
     ASSERT_TRUE(trace.started());

@@ -159,6 +159,38 @@ TEST(Identify, RelearnForgetsALoopThatEnded) {
   EXPECT_EQ(s.user_flags, static_cast<__u64>(LT_SLOT_SHARED_POLLER));
 }
 
+TEST(PollsItsSet, TellsAConfirmedLoopsOwnEpollWithoutItsRegisters) {
+  lt_slot s{};
+  identify(s, epoll(3, 9000), 1);
+  EXPECT_FALSE(lt_polls_its_set(&s, LT_POLL_EPOLL, 3, 2)) << "a candidate only";
+  identify(s, epoll(3, 9000), 2);
+  EXPECT_TRUE(lt_polls_its_set(&s, LT_POLL_EPOLL, 3, 3));
+  EXPECT_EQ(s.loop.last_ns, 3u);
+  EXPECT_FALSE(lt_polls_its_set(&s, LT_POLL_EPOLL, 4, 4)) << "another set";
+  EXPECT_FALSE(lt_polls_its_set(&s, LT_POLL_POLL, 3, 4));
+  s.user_flags = LT_SLOT_RELEARN;
+  EXPECT_FALSE(lt_polls_its_set(&s, LT_POLL_EPOLL, 3, 5));
+}
+
+TEST(PollsItsSet, LooksAgainNowAndThenForeverAfter) {
+  lt_slot s{};
+  identify(s, epoll(3, 5000), 1);
+  identify(s, epoll(3, 5000), 2);
+  const auto looks_within = [&](int polls) {
+    for (int i = 0; i < polls; ++i) {
+      if (!lt_polls_its_set(&s, LT_POLL_EPOLL, 3, 3)) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(looks_within(LT_LOOK_EVERY));
+  identify(s, epoll(3, 9000), 4);
+  EXPECT_EQ(s.loop.call.sp, 9000u) << "the outermost depth is learned";
+  EXPECT_TRUE(looks_within(LT_LOOK_EVERY));
+  s.loop.seen = 0xfffffffe;
+  EXPECT_TRUE(looks_within(2)) << "a count that is full does not wrap";
+  EXPECT_EQ(s.loop.seen, 0xffffffffu);
+}
+
 TEST(Parked, IsAFutexWaitAtThePollsDepthOfASharedPoller) {
   lt_slot s{};
   s.loop.call.sp = 100'000;

@@ -124,7 +124,7 @@ Capability tracefs() {
 }
 
 // Loads and attaches an empty fentry program: some kernels accept the first and refuse the second.
-Capability fentry() {
+Capability fentry(const btf* kernel) {
   Capability c;
   c.name = "fentry";
   c.mend =
@@ -137,12 +137,11 @@ Capability fentry() {
     c.mend = "sysctl kernel.ftrace_enabled=1: with fentry every poll is seen at no cost to other processes";
     return c;
   }
-  BtfPtr kernel(btf__load_vmlinux_btf());
   if (!kernel) {
     c.detail = "no kernel BTF";
     return c;
   }
-  const int id = btf__find_by_name_kind(kernel.get(), "__x64_sys_epoll_wait", BTF_KIND_FUNC);
+  const int id = btf__find_by_name_kind(kernel, "__x64_sys_epoll_wait", BTF_KIND_FUNC);
   if (id < 0) {
     c.detail = "__x64_sys_epoll_wait is not in the kernel's BTF";
     return c;
@@ -175,12 +174,10 @@ Capability map_files() {
   return c;
 }
 
-Capability tick() {
+Capability tick(const btf* kernel) {
   Capability c;
   c.name = "timer_tick";
-  BtfPtr kernel(btf__load_vmlinux_btf());
-  c.available =
-      kernel && btf__find_by_name_kind(kernel.get(), "btf_trace_local_timer_entry", BTF_KIND_TYPEDEF) > 0;
+  c.available = kernel && btf__find_by_name_kind(kernel, "btf_trace_local_timer_entry", BTF_KIND_TYPEDEF) > 0;
   c.detail = c.available ? "loops that run late are sampled by the tick that runs anyway"
                          : "no irq_vectors:local_timer_entry";
   if (!c.available) c.mend = "use --sample-hz 99: looptrace then samples by perf's CPU clock";
@@ -224,6 +221,7 @@ Capability bpf_stats() {
 
 std::vector<Capability> probe_features() {
   libbpf_set_print([](libbpf_print_level, const char*, va_list) { return 0; });
+  const BtfPtr kernel(btf__load_vmlinux_btf());  // once: parsing it takes 70 ms
   return {
       kernel_version(),
       effective_capabilities(),
@@ -233,9 +231,9 @@ std::vector<Capability> probe_features() {
       helper("task_pt_regs", BPF_PROG_TYPE_KPROBE, BPF_FUNC_task_pt_regs, "5.15"),
       helper("bpf_loop", BPF_PROG_TYPE_KPROBE, BPF_FUNC_loop, "5.17"),
       map_files(),
-      fentry(),
+      fentry(kernel.get()),
       tracefs(),
-      tick(),
+      tick(kernel.get()),
       kernel_symbols(),
       bpf_stats(),
   };

@@ -3,7 +3,6 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
@@ -107,11 +106,7 @@ void name_javascript(RawCapture& c, const TracedProcess* process) {
 }  // namespace
 
 Tracer::Tracer(TraceConfig config, Sink& sink)
-    : config_(std::move(config)),
-      sink_(sink),
-      queue_(kQueueBytes),
-      wake_fd_(eventfd(0, EFD_CLOEXEC)),
-      drain_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : config_(std::move(config)), sink_(sink), queue_(kQueueBytes) {
   const std::string host = config_.host_name.empty() ? read_host_info().name : config_.host_name;
   char run[16];
   std::snprintf(run, sizeof run, "%04x",
@@ -130,8 +125,6 @@ Tracer::~Tracer() {
     queue_.stop();
     worker_.join();
   }
-  if (wake_fd_ >= 0) close(wake_fd_);
-  if (drain_fd_ >= 0) close(drain_fd_);
 }
 
 std::string Tracer::next_id() { return id_prefix_ + std::to_string(++ids_); }
@@ -167,10 +160,7 @@ Result<void> Tracer::setup() {
         m.start_ns = start_ns;
         return queue_.push(std::move(m));
       },
-      [this] {
-        const uint64_t one = 1;
-        if (write(drain_fd_, &one, sizeof one) < 0) return;  // it is readable already
-      });
+      [this] { drain_wanted_.send(); });
 
   // Compiling a process's unwind tables can take a second where the CPU is contended, and until they are
   // there its stacks have one frame. Only a few: a pattern may select hundreds, whose files are mostly the
@@ -247,7 +237,7 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
     if (now >= end) break;
     const int timeout =
         end == UINT64_MAX ? -1 : static_cast<int>(std::min<uint64_t>((end - now) / 1'000'000 + 1, 60'000));
-    pollfd fds[] = {{signal_fd, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    pollfd fds[] = {{signal_fd, POLLIN, 0}, {end_wanted_.fd(), POLLIN, 0}};
     if (poll(fds, 2, timeout) < 0 && errno != EINTR) break;
     if (fds[1].revents) break;
     if (fds[0].revents & POLLIN) {
@@ -264,21 +254,23 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
     watcher_->stop();
     engine_->close();  // before the last read: a stall that is counted is a stall that is read
     reader_.request_stop();
+    drain_wanted_.send();
     reader_.join();
   }
   worker_.request_stop();
   queue_.stop();
   // The worker may hang in a write to a reader that has stopped reading. A second signal ends it all.
-  while (worker_.joinable()) {
-    pollfd fds[] = {{signal_fd, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    poll(fds, 2, 100);
+  while (!worker_done_) {
+    pollfd fds[] = {{signal_fd, POLLIN, 0}, {end_wanted_.fd(), POLLIN, 0}};
+    poll(fds, 2, -1);
     if (fds[0].revents & POLLIN) {
       if (stopping) _exit(130);
       signalfd_siginfo info;  // the first: it came while the trace ended by itself
       stopping = read(signal_fd, &info, sizeof info) == sizeof info && info.ssi_signo != SIGHUP;
     }
-    if (fds[1].revents & POLLIN) worker_.join();
+    end_wanted_.take();
   }
+  worker_.join();
   if (failure_) return *failure_;
   return {};
 }
@@ -321,10 +313,9 @@ void Tracer::read_ring(std::stop_token stop) {
   };
   uint64_t passed = barrier_asked_;
   while (!stop.stop_requested()) {
-    pollfd fds[] = {{engine_->ring_fd(), POLLIN, 0}, {drain_fd_, POLLIN, 0}};
+    pollfd fds[] = {{engine_->ring_fd(), POLLIN, 0}, {drain_wanted_.fd(), POLLIN, 0}};
     poll(fds, 2, kIdleDrainMs);
-    uint64_t count;
-    if (fds[1].revents && read(drain_fd_, &count, sizeof count) < 0) continue;
+    drain_wanted_.take();
     const uint64_t barrier = barrier_asked_;
     engine_->consume(on_record);
     if (barrier == passed) continue;
@@ -364,16 +355,14 @@ void Tracer::work(std::stop_token stop) {
     if (messages.empty()) warm_up();
     const bool enough = config_.max_stalls && stalls_emitted_ >= *config_.max_stalls;
     if (failure_ || enough || targets_ended()) {
-      const uint64_t one = 1;
-      if (write(wake_fd_, &one, sizeof one) < 0) break;
-      if (failure_) return;
+      end_wanted_.send();
       break;
     }
     if (last && messages.empty()) break;
   }
-  finish();
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);
+  if (!failure_) finish();
+  worker_done_ = true;
+  end_wanted_.send();
 }
 
 void Tracer::finish() {

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/wake_up.h"
 #include "bpf/engine.h"
 #include "sinks/sink.h"
 #include "stacks/symbolizer.h"
@@ -193,8 +194,9 @@ class Tracer {
   std::atomic<bool> reopen_{false};
   std::function<Result<void>()> reopen_output_;
   std::optional<Error> failure_;
-  int wake_fd_ = -1;   // eventfd: the worker asks run() to end
-  int drain_fd_ = -1;  // eventfd: the watcher asks the reader to read the ring
+  WakeUp end_wanted_;    // run() sleeps on it, also for the worker's end
+  WakeUp drain_wanted_;  // the reader sleeps on it
+  std::atomic<bool> worker_done_{false};
   SummaryRecord summary_;
   std::jthread reader_, worker_;
 };

@@ -30,15 +30,11 @@ void Tracer::conduct(bool last) {
   }
 }
 
-void Tracer::stop() {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);
-}
+void Tracer::stop() { end_wanted_.send(); }
 
 uint64_t Tracer::ask_for_barrier() {
   const uint64_t number = ++barrier_asked_;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(drain_fd_, &one, sizeof one);
+  drain_wanted_.send();
   return number;
 }
 
@@ -47,8 +43,7 @@ void Tracer::pause() {
   watcher_->stop();
   engine_->detach();
   reader_.request_stop();
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(drain_fd_, &one, sizeof one);
+  drain_wanted_.send();
   reader_.join();
   for (const Message& m : queue_.take(std::chrono::milliseconds(0))) {
     if (!failure_) handle(m);

@@ -3,7 +3,6 @@
 
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -96,7 +95,7 @@ class HttpServer::Loop {
     const auto now = Clock::now();
     const bool accepting = now >= accept_again_;
     auto next = accepting ? Clock::time_point::max() : accept_again_;
-    fds_.assign({{server_.wake_.get(), POLLIN, 0}, {accepting ? server_.listener_.get() : -1, POLLIN, 0}});
+    fds_.assign({{server_.wake_.fd(), POLLIN, 0}, {accepting ? server_.listener_.get() : -1, POLLIN, 0}});
     watched_.clear();
     for (Connection& c : connections_) {
       fds_.push_back(
@@ -252,13 +251,11 @@ HttpServer::HttpServer(UniqueFd listener, ListenAddress address, HttpLimits limi
       address_(address),
       limits_(limits),
       handler_(std::move(handler)),
-      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       thread_([this](const std::stop_token& stop) { Loop(*this).run(stop); }) {}
 
 HttpServer::~HttpServer() {
   thread_.request_stop();
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_.get(), &one, sizeof one);
+  wake_.send();
   thread_.join();
 }
 

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/listen_address.h"
 #include "base/result.h"
+#include "base/wake_up.h"
 #include "sinks/metrics/http_request.h"
 
 namespace looptrace {
@@ -55,7 +56,7 @@ class HttpServer {
   ListenAddress address_;
   HttpLimits limits_;
   Handler handler_;
-  UniqueFd wake_;
+  WakeUp wake_;
   std::jthread thread_;
 };
 
