@@ -352,8 +352,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
 		if (p->py.minor && s->py_tstate) {
 			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);
-			if (!r->py_status)
-				bpf_loop(LT_MAX_PY, python_frame, &w, 0);
+			bpf_loop(LT_MAX_PY, python_frame, &w, 0);
 			if (!r->py_status && sc->py.frame)
 				r->py_status = LT_PY_FULL;
 			if (!r->py_status && py_has_task(&sc->py))

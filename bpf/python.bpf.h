@@ -24,28 +24,36 @@ static __always_inline u64 py_word(const struct py_walk *w, s32 offset)
 	return at < PY_FRAME_BYTES / 8 ? w->bytes[at] : 0;
 }
 
-/* Positions the walk at the thread's innermost frame. Returns an enum lt_py_status. */
+/*
+ * Positions the walk at the thread's innermost frame. Returns an enum lt_py_status; with LT_PY_FAULT there
+ * may be a frame all the same, but not the innermost.
+ */
 static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_config *config, u64 tstate)
 {
-	u64 at = tstate, type = 0, code = 0, outer;
+	u64 at = tstate, type = 0, code = 0, outer, inner;
+	int away;
 
 	w->config = *config;
 	w->tstate = tstate;
 	w->frame = w->handle = w->handler = 0;
 	if (config->cframe >= 0 && bpf_probe_read_user(&at, 8, (void *)(tstate + config->cframe)))
 		return LT_PY_FAULT;
-	if (bpf_probe_read_user(&w->frame, 8, (void *)(at + config->frame)))
+	if (bpf_probe_read_user(&inner, 8, (void *)(at + config->frame)))
 		return LT_PY_FAULT;
+	w->frame = inner;
+	if (config->cframe < 0 || !config->code_type || !inner)
+		return LT_PY_END;
 	/* 3.11 and 3.12 link a _PyCFrame before they fill it: then the one behind it is the thread's. */
-	if (config->cframe >= 0 && config->code_type && w->frame) {
-		if (!bpf_probe_read_user(&code, 8, (void *)(w->frame + config->f_code)) &&
-		    !bpf_probe_read_user(&type, 8, (void *)(code + 8)) && type == config->code_type)
-			return LT_PY_END;
-		if (bpf_probe_read_user(&outer, 8, (void *)(at + config->frame + 8)) ||
-		    bpf_probe_read_user(&w->frame, 8, (void *)(outer + config->frame)))
-			return LT_PY_FAULT;
-	}
-	return LT_PY_END;
+	away = bpf_probe_read_user(&code, 8, (void *)(inner + config->f_code)) ||
+	       (code && bpf_probe_read_user(&type, 8, (void *)(code + 8)));
+	if (!away && type == config->code_type)
+		return LT_PY_END;
+	w->frame = 0;
+	if (bpf_probe_read_user(&outer, 8, (void *)(at + config->frame + 8)) ||
+	    bpf_probe_read_user(&w->frame, 8, (void *)(outer + config->frame)))
+		return LT_PY_FAULT;
+	/* What is not there may be rubbish, or frames whose memory is away: those are left out now. */
+	return away && inner % 8 == 0 && code % 8 == 0 ? LT_PY_FAULT : LT_PY_END;
 }
 
 /* Reads the frame and steps to its caller. 0 if memory could not be read. */

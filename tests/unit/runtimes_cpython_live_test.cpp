@@ -149,7 +149,8 @@ void expect_frames(Runtime& runtime, const Truth& truth, int minor) {
   SCOPED_TRACE(truth.thread);
   const uint64_t state = runtime.thread_state(truth.tid);
   ASSERT_NE(state, 0u);
-  const auto captured = runtime.walk(state);
+  const auto [captured, status] = runtime.walk(state);
+  EXPECT_EQ(status, captured.size() == LT_MAX_PY ? LT_PY_FULL : LT_PY_END);
   std::vector<Frame> frames;
   for (const auto& frame : captured) {
     if (!runtime.is_shim(frame)) frames.push_back(runtime.resolve(frame));
@@ -175,7 +176,7 @@ void expect_entries(Runtime& runtime, const Truth& truth, pid_t pid, const Proce
   ASSERT_EQ(status, LT_UNWIND_END) << stack.size() << " frames";
   ptrdiff_t evals = 0;
   for (size_t i = 1; i < stack.size(); ++i) evals += runtime.is_eval(stack[i] - 1);
-  const auto captured = runtime.walk(runtime.thread_state(truth.tid));
+  const auto captured = runtime.walk(runtime.thread_state(truth.tid)).frames;
   const auto entries = std::count_if(captured.begin(), captured.end(),
                                      [&](const lt_py_frame& frame) { return runtime.is_entry(frame); });
   EXPECT_EQ(evals, entries) << captured.size() << " interpreter frames";
@@ -189,7 +190,7 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
     uint64_t start = 0, end = 0;
     if (sscanf(std::string(line).c_str(), "%lx-%lx", &start, &end) == 2) mappings.emplace_back(start, end);
   }
-  std::vector<lt_py_frame> good = runtime.walk(runtime.thread_state(victim.threads()[0].tid));
+  std::vector<lt_py_frame> good = runtime.walk(runtime.thread_state(victim.threads()[0].tid)).frames;
   for (int i = 0; i < 20000; ++i) {
     const auto& [start, end] = mappings[random() % mappings.size()];
     const uint64_t inside = start + random() % (end - start);
@@ -208,6 +209,13 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
   }
   EXPECT_EQ(runtime.resolve({.code = 8, .instr = 0, .firstlineno = 0, .owner = 0}).function, "?");
   EXPECT_EQ(runtime.thread_state(1), 0u) << "a thread of another process";
+  lt_process process{};
+  runtime.configure(process);
+  if (process.py.cframe < 0) {
+    const uint64_t elf_header = mappings.front().first;
+    EXPECT_EQ(runtime.walk(elf_header - static_cast<uint64_t>(process.py.frame)).status, LT_PY_FAULT)
+        << "where the frame should be is none: that is no end of a stack";
+  }
 }
 
 void print_cost(Runtime& runtime, pid_t pid, const Victim& victim, const ProcessModules& modules) {
@@ -220,7 +228,7 @@ void print_cost(Runtime& runtime, pid_t pid, const Victim& victim, const Process
   const uint64_t state = runtime.thread_state(victim.threads()[0].tid);
   const double state_us = microseconds_since(start);
   start = Clock::now();
-  const auto frames = runtime.walk(state);
+  const auto frames = runtime.walk(state).frames;
   const double walk_us = microseconds_since(start);
 
   start = Clock::now();
@@ -281,8 +289,8 @@ TEST_P(Live, RunningTask) {
     const Truth& first = victim.threads()[0];
     EXPECT_EQ(runtime.see_task(runtime.thread_state(first.tid)).has_value(), GetParam() >= 14)
         << "up to 3.13 nothing can be seen before it was learned";
-    EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_state(first.tid))));
-    EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)))) << "all is known";
+    EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)).frames));
+    EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)).frames)) << "all is known";
     lt_process process{};
     runtime.configure(process);
     EXPECT_NE(process.py.task.handle.code, 0u);
@@ -293,7 +301,7 @@ TEST_P(Live, RunningTask) {
       expect_frames(runtime, truth, GetParam());
       SCOPED_TRACE(truth.thread);
       const auto state = runtime.thread_state(truth.tid);
-      const auto frames = runtime.walk(state);
+      const auto frames = runtime.walk(state).frames;
       const auto seen = runtime.see_task(state);
       ASSERT_TRUE(seen);
       const auto task = runtime.task(frames, &*seen);
@@ -323,7 +331,7 @@ TEST_P(Live, TasksOfGarbage) {
   ASSERT_TRUE(victim.ready());
   Target target(victim.pid());
   ASSERT_TRUE(target.runtime);
-  const auto frames = target.runtime->walk(target.runtime->thread_state(victim.threads()[0].tid));
+  const auto frames = target.runtime->walk(target.runtime->thread_state(victim.threads()[0].tid)).frames;
   (void)target.runtime->learn(frames);
   const auto good = target.runtime->see_task(target.runtime->thread_state(victim.threads()[0].tid));
   std::mt19937_64 random(23);

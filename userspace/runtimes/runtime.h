@@ -24,6 +24,12 @@ struct LockHolder {
   std::vector<lt_py_frame> frames;  ///< where it was; empty if it would not hold still
 };
 
+/// Frames that hang from a thread's state, innermost first, and whether that is all of them.
+struct InterpreterStack {
+  std::vector<lt_py_frame> frames;
+  lt_py_status status = LT_PY_END;
+};
+
 using SharedFrame = std::shared_ptr<const Frame>;
 
 /// What a capture holds of frames that lie in the native stack's own.
@@ -83,7 +89,7 @@ class Runtime {
   virtual bool is_gc(const Frame& native) const = 0;
 
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
-  virtual std::vector<lt_py_frame> walk(uint64_t) { return {}; }
+  virtual InterpreterStack walk(uint64_t) { return {}; }
 
   /// Looks among captured frames for those by which BPF can tell what the loop's scheduler runs. True if
   /// configure() has more to tell now.

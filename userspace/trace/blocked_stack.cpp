@@ -7,13 +7,13 @@ namespace looptrace {
 
 void BlockedStack::move_into(RawCapture& capture) && {
   capture.user = std::move(user);
-  capture.python = std::move(python);
+  capture.python = std::move(python.frames);
   capture.task = task;
   capture.task_created_at = std::move(task_created_at);
   capture.v8 = std::move(v8);
   capture.javascript = std::move(javascript);
   capture.head.unwind_status = status;
-  capture.head.py_status = capture.python.size() >= LT_MAX_PY ? LT_PY_FULL : LT_PY_END;
+  capture.head.py_status = python.status;
 }
 
 std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,

@@ -14,7 +14,7 @@ namespace looptrace {
 /// out are read in).
 struct BlockedStack {
   std::vector<uint64_t> user;
-  std::vector<lt_py_frame> python;
+  InterpreterStack python;
   std::vector<lt_v8_frame> v8;
   std::vector<SharedFrame> javascript;  ///< what they are
   std::optional<lt_py_task> task;       ///< what they run for

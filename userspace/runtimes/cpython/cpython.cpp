@@ -65,7 +65,7 @@ class CPython final : public Runtime {
   bool is_entry(const lt_py_frame& frame) const override;
   bool is_shim(const lt_py_frame& frame) const override;
   bool is_gc(const Frame& native) const override;
-  std::vector<lt_py_frame> walk(uint64_t thread_state) override { return walk(thread_state, nullptr); }
+  InterpreterStack walk(uint64_t thread_state) override { return walk(thread_state, nullptr); }
   bool learn(std::span<const lt_py_frame> frames) override;
   std::optional<lt_py_task> see_task(uint64_t thread_state) override;
   std::optional<TaskInfo::Place> task_created_at(const lt_py_task& seen) override {
@@ -81,7 +81,7 @@ class CPython final : public Runtime {
   };
   uint64_t lock_at(uint64_t futex_address) const;
   std::optional<Link> read_frame(uint64_t address) const;
-  std::vector<lt_py_frame> walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
+  InterpreterStack walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
   std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
   std::optional<uint32_t> first_line(uint64_t code) const;
   int line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const;
@@ -162,9 +162,9 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
   LockHolder found;
   found.tid = thread_of(memory_, python_.offsets, before->holder);
   // It runs while it is looked at: what two walks agree on was so.
-  std::vector<lt_py_frame> last = walk(before->holder);
+  std::vector<lt_py_frame> last = walk(before->holder).frames;
   for (int tries = 0; tries < 3 && found.frames.empty(); ++tries) {
-    auto next = walk(before->holder);
+    auto next = walk(before->holder).frames;
     if (same_codes(next, last)) found.frames = std::move(next);
     last = std::move(next);
   }
@@ -264,9 +264,10 @@ std::optional<CPython::Link> CPython::read_frame(uint64_t address) const {
   return link;
 }
 
-std::vector<lt_py_frame> CPython::walk(uint64_t thread_state, std::vector<uint64_t>* addresses) {
+InterpreterStack CPython::walk(uint64_t thread_state, std::vector<uint64_t>* addresses) {
   const Offsets& o = python_.offsets;
-  std::vector<lt_py_frame> frames;
+  InterpreterStack stack;
+  auto& frames = stack.frames;
   uint64_t cframe = 0;
   uint64_t address = thread_state ? current_frame(memory_, o, thread_state, &cframe) : 0;
   auto link = address ? read_frame(address) : std::nullopt;
@@ -284,7 +285,8 @@ std::vector<lt_py_frame> CPython::walk(uint64_t thread_state, std::vector<uint64
     address = link->previous;
     link = address ? read_frame(address) : std::nullopt;
   }
-  return frames;
+  if (address) stack.status = link ? LT_PY_FULL : LT_PY_FAULT;
+  return stack;
 }
 
 std::vector<lt_py_frame> CPython::without_shims(std::span<const lt_py_frame> frames) const {
@@ -298,7 +300,7 @@ bool CPython::learn(std::span<const lt_py_frame> frames) { return tasks_.learn(f
 
 std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
   std::vector<uint64_t> addresses;
-  const auto frames = walk(thread_state, &addresses);
+  const auto frames = walk(thread_state, &addresses).frames;
   const lt_py_task_config config = tasks_.config();
   const auto innermost = [&](uint64_t code) -> uint64_t {
     for (size_t i = 0; code && i < frames.size(); ++i) {
