@@ -117,7 +117,7 @@ TEST(Situations, HealthyServersUnderLoadHaveNoStalls) {
 TEST(Situations, SeveralServersAtOnceWithoutASelector) {
   LOOPTRACE_NEEDS_ROOT();
   const Servers servers = start_all({"tornado_psycopg2", "aiohttp_server", "redis_server", "node_server"},
-                                    {"--count", "2", "--gap-ms", "150", "--delay-ms", "6000"});
+                                    {"--count", "2", "--gap-ms", "150", "--delay-ms", "9000"});
   if (servers.empty()) GTEST_SKIP() << "no server is installed";
   Trace trace({"--threshold", "50ms"});
   ASSERT_TRUE(trace.started());

@@ -429,7 +429,7 @@ TEST(Selectors, ADeletedProgramKeepsItsNames) {
 
 TEST(Selectors, AClientOfOneConnectionIsNoLoop) {
   LOOPTRACE_NEEDS_ROOT();
-  Victim client("client_thread", {"--count", "60", "--stall-ms", "80", "--delay-ms", "3500"});
+  Victim client("client_thread", {"--count", "60", "--stall-ms", "80", "--delay-ms", "4500"});
   const std::string pid = std::to_string(client.pid());
   Process list({LOOPTRACE_BINARY, "list", "-v", "--pid", pid, "-f", "json"});
   EXPECT_EQ(list.wait(), 0) << list.errors();

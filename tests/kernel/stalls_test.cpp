@@ -22,7 +22,7 @@ TEST_P(Stalls, AreReportedExactly) {
   LOOPTRACE_NEEDS_ROOT();
   const Case& c = GetParam();
   std::vector<std::string> args = {"--count",  "10", "--stall-ms", "80",
-                                   "--gap-ms", "60", "--delay-ms", "1500"};
+                                   "--gap-ms", "60", "--delay-ms", "1000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   if (!victim.ready()) {

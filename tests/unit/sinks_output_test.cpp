@@ -130,7 +130,6 @@ Stall sample() {
   task.handler = "Orders.get";
   task.created_at = {"finish", "/srv/app.py", 31};
   s.preempted_by = Peer{40, 44, "stress"};
-  s.dispatched = 1;
   s.fingerprint = fingerprint(s, choose_culprit(s));
   return s;
 }
@@ -321,10 +320,9 @@ TEST(Jsonl, KeysInTheContractsOrder) {
   write_stall(line, sample(), kHost, 8000);
   size_t at = 0;
   for (const char* key :
-       {"schema",      "id",          "state",     "time",     "severity", "message",     "host",
-        "process",     "thread",      "container", "k8s",      "loop",     "duration_ns", "threshold_ns",
-        "time_ns",     "cause",       "shape",     "culprit",  "task",     "waits",       "stacks",
-        "loop_events", "fingerprint", "sample",    "truncated"}) {
+       {"schema", "id",        "state", "time",  "severity",    "message",      "host",    "process",
+        "thread", "container", "k8s",   "loop",  "duration_ns", "threshold_ns", "time_ns", "cause",
+        "shape",  "culprit",   "task",  "waits", "stacks",      "fingerprint",  "sample",  "truncated"}) {
     const size_t found = line.find('"' + std::string(key) + "\":", at);
     EXPECT_NE(found, std::string::npos) << key;
     at = std::max(at, found);
@@ -512,7 +510,6 @@ class Hostile {
     if (coin()) s.task = {text(), text(), text(), static_cast<int>(number() % 99), text(), {}};
     if (s.task && coin()) s.task->created_at = {text(), text(), static_cast<int>(number() % 99)};
     s.preempted_by = peer();
-    s.dispatched = static_cast<int64_t>(number());
     s.fingerprint = text();
     if (s.id.empty()) s.id = "x";
     s.sample_weight = 1 + static_cast<double>(number() % 1000) / 7;

@@ -145,7 +145,6 @@ struct Stall {
   uint64_t waits_dropped = 0;         ///< distinct waits beyond the kernel's table, merged into one entry
   std::vector<Stack> stacks;          ///< heaviest first
   std::optional<Peer> preempted_by;   ///< who ran while the loop was runnable
-  std::optional<int64_t> dispatched;  ///< events that the poll had returned, where known
   std::string fingerprint;
   double sample_weight = 1.0;        ///< how many stalls this record stands for
   std::optional<SampleInfo> sample;  ///< only the agent samples

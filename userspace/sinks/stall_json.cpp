@@ -248,11 +248,6 @@ void render(std::string& line, StallCuts& cuts, const HostInfo& host, const Trun
   write_times(json, stall);
   write_cause(json, cuts);
   write_what_it_waited_for(json, cuts);
-  if (stall.dispatched) {
-    json.begin_object("loop_events");
-    json.field("dispatched", stall.dispatched);
-    json.end_object();
-  }
   json.field("fingerprint", stall.fingerprint);
   json.begin_object("sample");
   json.field("weight", stall.sample_weight);
