@@ -19,7 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<std::string> stalling(std::vector<std::string> more = {}) {
-  std::vector<std::string> args = {"--count", "2", "--stall-ms", "70", "--gap-ms", "30", "--delay-ms", "1000"};
+  std::vector<std::string> args = {"--count",  "2",  "--stall-ms", "70",
+                                   "--gap-ms", "30", "--delay-ms", "1000"};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }

@@ -42,6 +42,23 @@ TEST_P(Stalls, AreReportedExactly) {
   }
 }
 
+// Without a hook a stall is sure only if the probe came in the first half of the threshold; but what was
+// suspect a moment ago has just had its probe detached, and the kernel takes up to 20 ms to attach it again.
+TEST(Bursts, OfStallsJustOverAShortThresholdLoseNone) {
+  LOOPTRACE_NEEDS_ROOT();
+  for (const auto& [threshold, stall] : {std::pair{"10ms", "12"}, {"20ms", "23"}, {"50ms", "56"}}) {
+    SCOPED_TRACE(threshold);
+    Victim victim("epoll_cpu",
+                  {"--count", "40", "--stall-ms", stall, "--gap-ms", "40", "--delay-ms", "1000"});
+    Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", threshold});
+    ASSERT_TRUE(trace.started());
+    const auto truth = victim.truth();
+    EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+    EXPECT_EQ(truth.size(), 40u);
+    expect_exactly(of_pid(trace.stalls(), victim.pid()), truth);
+  }
+}
+
 const Case kCases[] = {
     {"epoll_sleep", "auto", "sleep", {}},
     {"epoll_sleep", "always", "sleep", {}},

@@ -140,11 +140,11 @@ struct Stall {
   uint64_t segments = 0;  ///< times that the thread left or entered a CPU
   uint64_t longest_segment_ns = 0;
   std::optional<Frame> culprit;
-  std::optional<TaskInfo> task;       ///< what the culprit's stack ran for
-  std::vector<Wait> waits;            ///< heaviest first
-  uint64_t waits_dropped = 0;         ///< distinct waits beyond the kernel's table, merged into one entry
-  std::vector<Stack> stacks;          ///< heaviest first
-  std::optional<Peer> preempted_by;   ///< who ran while the loop was runnable
+  std::optional<TaskInfo> task;      ///< what the culprit's stack ran for
+  std::vector<Wait> waits;           ///< heaviest first
+  uint64_t waits_dropped = 0;        ///< distinct waits beyond the kernel's table, merged into one entry
+  std::vector<Stack> stacks;         ///< heaviest first
+  std::optional<Peer> preempted_by;  ///< who ran while the loop was runnable
   std::string fingerprint;
   double sample_weight = 1.0;        ///< how many stalls this record stands for
   std::optional<SampleInfo> sample;  ///< only the agent samples

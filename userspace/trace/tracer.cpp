@@ -26,6 +26,7 @@
 #include "targets/scan.h"
 #include "trace/blocked_stack.h"
 #include "trace/clock.h"
+#include "trace/hurry.h"
 
 namespace looptrace {
 
@@ -311,6 +312,7 @@ void Tracer::read_ring(std::stop_token stop) {
        : hdr->kind == LT_REC_CAPTURE ? queue_full_stacks_
                                      : queue_full_events_);
   };
+  hurry_this_thread();
   uint64_t passed = barrier_asked_;
   while (!stop.stop_requested()) {
     pollfd fds[] = {{engine_->ring_fd(), POLLIN, 0}, {drain_wanted_.fd(), POLLIN, 0}};

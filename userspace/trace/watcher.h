@@ -64,6 +64,7 @@ class Watcher {
   uint64_t look(uint64_t now);  ///< returns for how long there is nothing to look at, ns
   void ask(uint32_t slot, uint64_t start_ns, uint64_t mark_ns);
   uint64_t idle_tick_ns() const;
+  uint64_t probe_hold_ns() const;
 
   Engine& engine_;
   std::atomic<uint64_t> threshold_ns_;
@@ -74,6 +75,7 @@ class Watcher {
   std::vector<Answer> answers_;
   std::atomic<uint64_t> refused_{0};
   uint64_t discover_until_ns_ = 0;
+  uint64_t probe_until_ns_ = 0;  // even if nothing needs it any more
   uint64_t wakers_until_ns_ = 0;
   std::atomic<uint64_t> probes_{0};
   std::mutex mutex_;
