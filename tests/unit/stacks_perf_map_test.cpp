@@ -191,6 +191,19 @@ TEST(JitName, IsTakenApart) {
   EXPECT_EQ(f.file, "/srv/app.py");
   EXPECT_EQ(parse("Builtin:InterpreterEntryTrampoline").origin, FrameOrigin::runtime);
   EXPECT_EQ(parse("LFoo;::bar").function, "LFoo;::bar");
+  EXPECT_EQ(parse("Lio/netty/channel/Channel;::read").origin, FrameOrigin::library);
+  f = parse("double com.example.Orders.price(long, java.lang.String)");
+  EXPECT_EQ(f.function, "com.example.Orders.price");
+  EXPECT_EQ(f.origin, FrameOrigin::application);
+  EXPECT_EQ(parse("void java.lang.Thread.run()").origin, FrameOrigin::runtime);
+  EXPECT_EQ(parse("Interpreter").origin, FrameOrigin::runtime);
+  f = parse("instance void [App] Shop.Orders::Reserve(int32)[OptimizedTier1]");
+  EXPECT_EQ(f.function, "Shop.Orders.Reserve");
+  EXPECT_EQ(f.origin, FrameOrigin::application);
+  f = parse("void [System.Private.CoreLib] System.Threading.Thread::Sleep(int32)[PreJIT]");
+  EXPECT_EQ(f.function, "System.Threading.Thread.Sleep");
+  EXPECT_EQ(f.origin, FrameOrigin::runtime);
+  EXPECT_EQ(parse("ns::work(int, long)").function, "ns::work(int, long)");
 }
 
 // The process's own map is found through /proc/PID/root and NSpid, and code in no file is named by it.

@@ -73,6 +73,9 @@ TEST(FrameOriginRules, ByPath) {
       << "as rust-lang.org's objects say";
   EXPECT_EQ(source("/rustc/59807616e1fa/library/core/src/ops/function.rs"), FrameOrigin::runtime);
   EXPECT_EQ(source("/usr/src/rustc-1.63.0/library/alloc/src/boxed.rs"), FrameOrigin::runtime) << "Debian's";
+  EXPECT_EQ(java_origin("java.lang.Thread"), FrameOrigin::runtime);
+  EXPECT_EQ(java_origin("io.netty.channel.nio.NioEventLoop"), FrameOrigin::library);
+  EXPECT_EQ(java_origin("com.example.Orders"), FrameOrigin::application);
   EXPECT_EQ(source("src/main.rs"), FrameOrigin::application);
   EXPECT_EQ(source("/root/.cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);
   EXPECT_EQ(source("/usr/local/cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);

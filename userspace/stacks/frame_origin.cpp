@@ -25,10 +25,11 @@ bool is_interpreter(string_view name) {
   return name == "node" || name == "nodejs";
 }
 
-constexpr std::array<string_view, 19> kRuntimeObjects = {
-    "libc.so",     "libc-",     "libpthread",   "libm.so",    "libm-",   "libdl.so", "libdl-",
-    "librt.so",    "librt-",    "libresolv.so", "ld-linux",   "ld-musl", "ld-2.",    "libstdc++.so",
-    "libgcc_s.so", "libpython", "libpypy",      "libnode.so", "libc++"};
+constexpr std::array<string_view, 22> kRuntimeObjects = {
+    "libc.so", "libc-",        "libpthread",    "libm.so",      "libm-",    "libdl.so",
+    "libdl-",  "librt.so",     "librt-",        "libresolv.so", "ld-linux", "ld-musl",
+    "ld-2.",   "libstdc++.so", "libgcc_s.so",   "libpython",    "libpypy",  "libnode.so",
+    "libc++",  "libjvm.so",    "libcoreclr.so", "libclrjit.so"};
 
 // The crates of Rust's standard library that code of programs is inlined from.
 constexpr std::array<string_view, 3> kRustLibraries = {"library/core/src/", "library/alloc/src/",
@@ -60,6 +61,29 @@ FrameOrigin module_origin(string_view path, bool program) {
       contains(path, "/dist-packages/") || contains(path, "/node_modules/"))
     return FrameOrigin::library;
   return FrameOrigin::application;
+}
+
+FrameOrigin java_origin(string_view type) {
+  constexpr std::array<string_view, 6> kJdk = {"java.", "javax.", "jdk.", "sun.", "com.sun.", "[L"};
+  constexpr std::array<string_view, 17> kLibraries = {"io.netty.",
+                                                      "io.vertx.",
+                                                      "io.undertow.",
+                                                      "io.grpc.",
+                                                      "io.micronaut.",
+                                                      "io.quarkus.",
+                                                      "reactor.",
+                                                      "akka.",
+                                                      "org.springframework.",
+                                                      "org.apache.",
+                                                      "org.eclipse.",
+                                                      "org.jboss.",
+                                                      "org.hibernate.",
+                                                      "scala.",
+                                                      "kotlin.",
+                                                      "kotlinx.",
+                                                      "com.google.common."};
+  if (has_prefix(type, kJdk)) return FrameOrigin::runtime;
+  return has_prefix(type, kLibraries) ? FrameOrigin::library : FrameOrigin::application;
 }
 
 FrameOrigin source_origin(string_view file, FrameOrigin of_module) {

@@ -16,4 +16,8 @@ FrameOrigin module_origin(std::string_view path, bool program);
 /// and of packages that was compiled or inlined into an application is not the application's own.
 FrameOrigin source_origin(std::string_view file, FrameOrigin of_module);
 
+/// Whose code a Java class is, by its full name: the JDK's, a framework's that runs event loops or handlers,
+/// or the application's.
+FrameOrigin java_origin(std::string_view type);
+
 }  // namespace looptrace

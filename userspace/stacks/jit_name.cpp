@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stacks/jit_name.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/files.h"
@@ -45,11 +46,53 @@ bool parse_v8(std::string_view name, Frame& frame) {
   return true;
 }
 
+// As HotSpot writes them: "void io.netty.channel.Channel.read(int)", and "Interpreter" for what has no name;
+// and as perf-map-agent does: "Lio/netty/channel/Channel;::read".
+bool parse_java(std::string_view name, Frame& frame) {
+  for (const std::string_view own : {"Interpreter", "StubRoutines", "I2C/C2I adapters", "vtable chunks"}) {
+    if (!name.starts_with(own)) continue;
+    frame.function = to_utf8(name);
+    frame.origin = FrameOrigin::runtime;
+    return true;
+  }
+  if (const size_t type_end = name.find(";::"); name.starts_with("L") && type_end != std::string_view::npos) {
+    std::string type(name.substr(1, type_end - 1));
+    std::replace(type.begin(), type.end(), '/', '.');
+    frame.origin = java_origin(type);
+    frame.function = to_utf8(name);
+    return true;
+  }
+  const size_t open = name.find('('), space = name.find(' ');
+  if (!name.ends_with(")") || space >= open || name.find("::") < open || name.find(' ', space + 1) < open)
+    return false;
+  const std::string_view function = name.substr(space + 1, open - space - 1);
+  if (function.find('.') == std::string_view::npos) return false;
+  frame.origin = java_origin(function);
+  frame.function = to_utf8(function);
+  return true;
+}
+
+// As .NET writes them: "instance void [App] Shop.Orders::Reserve(int32)[Tier0]".
+bool parse_dotnet(std::string_view name, Frame& frame) {
+  const size_t open = name.find('['), close = name.find("] ");
+  const size_t arguments = close == std::string_view::npos ? close : name.find('(', close);
+  if (open > close || arguments == std::string_view::npos) return false;
+  const std::string_view assembly = name.substr(open + 1, close - open - 1);
+  const std::string_view method = name.substr(close + 2, arguments - close - 2);
+  const size_t colons = method.rfind("::");
+  if (colons == std::string_view::npos) return false;
+  frame.function =
+      to_utf8(std::string(method.substr(0, colons)) + "." + std::string(method.substr(colons + 2)));
+  if (assembly.starts_with("System.") || assembly.starts_with("Microsoft."))
+    frame.origin = FrameOrigin::runtime;
+  return true;
+}
+
 }  // namespace
 
 void parse_jit_name(std::string_view name, Frame& frame) {
   frame.origin = FrameOrigin::application;
-  if (!parse_v8(name, frame)) {
+  if (!parse_v8(name, frame) && !parse_java(name, frame) && !parse_dotnet(name, frame)) {
     if (name.starts_with("py::")) {
       const std::string_view rest = name.substr(4);
       const size_t colon = rest.find(':');
