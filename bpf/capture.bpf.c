@@ -107,11 +107,15 @@ u64 find_row(u32 file, u32 rows, u32 address)
 
 /* The walk's present frame. Global, as find_row: inlined, it would take the stack of unwind_frame past what
  * Linux 6.1 allows, and 32 bytes of its own are all that is left. */
-int v8_frame(u32 lane)
+int slots_frame(u32 lane, u32 row_kind)
 {
 	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
 
-	if (sc)
+	if (!sc)
+		return 0;
+	if (row_kind == LT_ROW_INTERPRETED)
+		hotspot_read_frame(&sc->v8, sc->rec.head.nuser - 1, &sc->frame);
+	else
 		v8_read_frame(&sc->v8, sc->rec.head.nuser - 1, &sc->frame);
 	return 0;
 }
@@ -178,8 +182,8 @@ static long unwind_frame(u32 i, void *ctx)
 		return 1;
 	}
 	sc->unknown_registers |= LT_CALLEE_SAVED;
-	if (row.kind == LT_ROW_GAP && sc->v8.config.function_shared)
-		v8_frame(lane);
+	if (row.kind == LT_ROW_INTERPRETED || (row.kind == LT_ROW_GAP && sc->v8.config.function_shared))
+		slots_frame(lane, row.kind);
 	lt_unwind_step(row, &sc->frame, sc->value, &step);
 	if (step.status == LT_STEP_SIGNAL) {
 		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
@@ -199,7 +203,7 @@ static long unwind_frame(u32 i, void *ctx)
 			return 1;
 		}
 		step.cfa += step.cfa_add;
-	} else if (step.status != LT_STEP_CFA) {
+	} else if (step.status != LT_STEP_CFA && step.status != LT_STEP_SP) {
 		sc->rec.head.unwind_status = step.status;
 		return 1;
 	}
@@ -225,6 +229,16 @@ static long unwind_frame(u32 i, void *ctx)
 	sc->frame.pc = ra;
 	sc->frame.sp = step.cfa;
 	sc->frame.bp = bp;
+	if (step.status == LT_STEP_SP) {
+		if (bpf_probe_read_user(&sc->frame.sp, 8, (void *)step.cfa_at)) {
+			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
+			return 1;
+		}
+		if (sc->frame.sp < step.cfa) {
+			sc->rec.head.unwind_status = LT_UNWIND_BAD_FRAME;
+			return 1;
+		}
+	}
 	return 0;
 }
 
@@ -367,7 +381,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 	if (words > LT_DATA_WORDS)
 		words = LT_DATA_WORDS;
 	size = words * 8;
-	if (p && p->v8.function_shared)
+	if (p)
 		size += append_v8(sc, words);
 	size += __builtin_offsetof(struct lt_capture, data);
 	r->hdr.size = size;

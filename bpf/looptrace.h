@@ -295,10 +295,12 @@ enum lt_row_kind {
 	LT_ROW_DEREF_RSP_ADD = 9,  /* CFA = *(rsp + 8*low) + 8*high */
 	LT_ROW_DEREF_RBP_ADD = 10, /* CFA = *(rbp + 8*low) + 8*high */
 	LT_ROW_STACK_SWITCH = 11,  /* CFA = rbp + 16 on any stack; rbp 0 ends it. Go's systemstack, mcall */
-	LT_ROW_REG = 16,	   /* CFA = register + 8*cfa: C 239, N 263 (44 realigned by gcc), G 78 */
-	LT_ROW_INDEXED = 32,	   /* CFA = *(rsp + 8*cfa + 8*register) + 8: bn_mul_mont, C 3, N 3 */
-	LT_ROW_RA_REG = 48,	   /* CFA = rsp + 8*cfa, return address in the register: vfork in libc, 2 */
-	LT_ROW_FAR = 64, /* n, the low six bits, continues cfa: CFA = rsp + 8*(n << 16 | cfa); redis 4 */
+	LT_ROW_INTERPRETED =
+	    12,		 /* HotSpot's interpreter: rbp and return address at rbp, caller's rsp = *(rbp - 8) */
+	LT_ROW_REG = 16, /* CFA = register + 8*cfa: C 239, N 263 (44 realigned by gcc), G 78 */
+	LT_ROW_INDEXED = 32, /* CFA = *(rsp + 8*cfa + 8*register) + 8: bn_mul_mont, C 3, N 3 */
+	LT_ROW_RA_REG = 48,  /* CFA = rsp + 8*cfa, return address in the register: vfork in libc, 2 */
+	LT_ROW_FAR = 64,     /* n, the low six bits, continues cfa: CFA = rsp + 8*(n << 16 | cfa); redis 4 */
 };
 
 /* One executable mapping; sorted by start; [start, end). */
@@ -377,6 +379,7 @@ struct lt_v8_config {
 
 /* A native frame that a frame pointer led out of and whose slots are those of a JavaScript function. Only the
  * SharedFunctionInfo's type is left to be checked. Resolved in user space, soon: the collector moves objects.
+ * Or a frame of HotSpot's interpreter: `shared` is its Method*, `bytecodes` where in the method's code it is.
  */
 struct lt_v8_frame {
 	__u32 user; /* index of its native frame */

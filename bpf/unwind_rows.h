@@ -18,7 +18,7 @@ struct lt_step {
 	__u32 status;	/* LT_UNWIND_END etc. if the walk ends here; LT_STEP_* otherwise */
 	__u32 saved_bp; /* LT_BP_* */
 	__u64 cfa;	/* valid if status == LT_STEP_CFA; else it is *(cfa_at) + cfa_add */
-	__u64 cfa_at;
+	__u64 cfa_at;	/* if status == LT_STEP_SP: where the caller's rsp is, which is not the cfa then */
 	__u64 cfa_add;
 	__u64 bp_at;
 	__u64 ra; /* nonzero: the return address; else it is at cfa - 8 */
@@ -30,6 +30,7 @@ struct lt_step {
 
 #define LT_STEP_CFA 100	   /* cfa is known: return address at cfa - 8 */
 #define LT_STEP_DEREF 101  /* read cfa from cfa_at first */
+#define LT_STEP_SP 103	   /* as LT_STEP_CFA, then read the caller's rsp from cfa_at */
 #define LT_STEP_SIGNAL 102 /* rip, rsp, rbp from the ucontext: cfa_at = address of gregs[0] */
 
 /* Offsets in gregs[] of the x86-64 ucontext (asm/sigcontext order r8.. rip), and of gregs in the frame. */
@@ -99,6 +100,14 @@ static inline __attribute__((always_inline)) void lt_unwind_step(struct lt_row r
 			return;
 		}
 		s->cfa = f->bp + 16;
+		s->saved_bp = LT_BP_AT;
+		s->bp_at = f->bp;
+		return;
+	case LT_ROW_INTERPRETED:
+		/* A compiled caller's arguments were copied and rsp moved: its own rsp was kept. */
+		s->status = LT_STEP_SP;
+		s->cfa = f->bp + 16;
+		s->cfa_at = f->bp - 8;
 		s->saved_bp = LT_BP_AT;
 		s->bp_at = f->bp;
 		return;

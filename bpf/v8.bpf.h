@@ -50,4 +50,23 @@ static __always_inline void v8_read_frame(struct v8_walk *w, u32 user, const str
 	w->nframes = at + 1;
 }
 
+/* HotSpot's interpreter keeps the Method* at fp-24 and its place in the bytecodes at fp-64 (JDK 9 and later).
+ */
+static __always_inline void hotspot_read_frame(struct v8_walk *w, u32 user, const struct lt_frame *frame)
+{
+	u32 at = w->nframes;
+	struct lt_v8_frame *f;
+
+	if (at >= LT_MAX_V8 || frame->sp > frame->bp - 64)
+		return;
+	f = &w->frames[at];
+	if (bpf_probe_read_user(&f->shared, 8, (void *)(frame->bp - 24)) ||
+	    bpf_probe_read_user(&f->bytecodes, 8, (void *)(frame->bp - 64)))
+		return;
+	f->user = user;
+	f->pad = 0;
+	f->scope = f->offset = 0;
+	w->nframes = at + 1;
+}
+
 #endif /* LOOPTRACE_V8_BPF_H */

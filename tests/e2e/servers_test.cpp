@@ -82,6 +82,8 @@ const Case kCases[] = {
     {"node_server", "always", "--comm", {}},
     {"tokio_server", "auto", "--pid", {}},
     {"tokio_server", "always", "--comm", {}},
+    {"netty_server", "auto", "--pid", {"--transport", "epoll", "--delay-ms", "4000"}},
+    {"netty_server", "always", "--pid", {"--transport", "nio", "--delay-ms", "4000"}},
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {

@@ -83,6 +83,11 @@ TEST(UnwindStep, EachKindFindsItsFrame) {
   EXPECT_EQ(s.cfa, 0x7110u);
   EXPECT_EQ(s.bp_at, 0x7100u);
   EXPECT_EQ(step(LT_ROW_GAP, 0, 0, {1, 0x7000, 0x6ff8}).status, static_cast<__u32>(LT_UNWIND_NO_MODULE));
+  s = step(LT_ROW_INTERPRETED, 0, 0, f);
+  EXPECT_EQ(s.status, static_cast<__u32>(LT_STEP_SP));
+  EXPECT_EQ(s.cfa, 0x7110u) << "the return address is right above the saved rbp";
+  EXPECT_EQ(s.bp_at, 0x7100u);
+  EXPECT_EQ(s.cfa_at, 0x70f8u);
   s = step(LT_ROW_DEREF_RBP, -1, 0, f);
   EXPECT_EQ(s.status, static_cast<__u32>(LT_STEP_DEREF));
   EXPECT_EQ(s.cfa_at, 0x70f8u);

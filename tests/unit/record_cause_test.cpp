@@ -115,6 +115,12 @@ TEST(WaitCause, TheGlobalLockIsNoOrdinaryLock) {
   EXPECT_EQ(judge({.syscall = "futex", .arg0 = 0x10, .global_lock = true}).cause, Cause::gil);
 }
 
+TEST(WaitCause, ARuntimesSleepIsNoLock) {
+  const Verdict verdict = judge({.syscall = "futex", .arg0 = 0x10, .runtime_sleep = true});
+  EXPECT_EQ(verdict.cause, Cause::sleep);
+  EXPECT_EQ(verdict.confidence, Confidence::inferred);
+}
+
 TEST(WaitCause, LocksOfFiles) {
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 7}).cause, Cause::lock);   // F_SETLKW
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 38}).cause, Cause::lock);  // F_OFD_SETLKW

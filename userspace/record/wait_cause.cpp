@@ -133,6 +133,7 @@ bool is_lock_command(uint64_t fcntl_command) {
 Ruling rule_of_syscall(const WaitFacts& facts) {
   const std::string_view name = facts.syscall;
   if (facts.global_lock) return certain(Cause::gil);
+  if (facts.runtime_sleep) return inferred(Cause::sleep);
   if (is_one_of(name, kSleepCalls)) return certain(Cause::sleep);
   if (is_one_of(name, kLockCalls)) return certain(Cause::lock);
   if (is_one_of(name, kChildCalls)) return certain(Cause::child);
@@ -151,7 +152,9 @@ Wait as_wait(const WaitFacts& facts, Cause cause) {
   Wait wait;
   wait.cause = cause;
   wait.syscall = facts.syscall.empty() && facts.page_fault ? "page fault" : std::string(facts.syscall);
-  wait.target = facts.target ? facts.target : implied_target(facts.syscall, facts.arg0, facts.arg1);
+  wait.target = facts.target;
+  if (!wait.target && !facts.runtime_sleep)  // which futex a sleep waits on tells nothing
+    wait.target = implied_target(facts.syscall, facts.arg0, facts.arg1);
   wait.woken_by = facts.woken_by;
   return wait;
 }

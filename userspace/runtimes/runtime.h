@@ -88,6 +88,9 @@ class Runtime {
   /// interpreters have no name for it.
   virtual bool is_gc(const Frame& native) const = 0;
 
+  /// The native function is the runtime's sleep, be it that it waits on a futex.
+  virtual bool is_sleep(const Frame&) const { return false; }
+
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
   virtual InterpreterStack walk(uint64_t) { return {}; }
 
@@ -109,6 +112,14 @@ class Runtime {
   /// Names frames of the native stack, in their order; null where a frame turns out to be none of the
   /// runtime's, or is no longer what it was. To be called when the capture arrives: objects move.
   virtual std::vector<SharedFrame> name_frames(const StackSlots&) { return {}; }
+
+  /// Gives `modules` the unwind rows of code that the runtime made itself, as it is now. False if there are
+  /// none.
+  virtual bool cover(ProcessModules&) { return false; }
+
+  /// What lies at an address in that code (for a return address pass address - 1); nothing if it is not
+  /// known.
+  virtual std::optional<Frame> name_code(uint64_t) { return std::nullopt; }
 
   /// The same reads as BPF's of one frame that no unwind table covers.
   virtual std::optional<lt_v8_frame> read_slots(const UnwoundStack::Pointers&) const { return std::nullopt; }

@@ -49,6 +49,21 @@ Result<ProcessModules> ProcessModules::load(pid_t pid, ObjectCache& cache) {
   return modules;
 }
 
+const std::vector<lt_row>* Module::rows() const { return object ? &object->rows() : code_rows.get(); }
+
+void ProcessModules::cover(uint64_t low, uint64_t high,
+                           const std::shared_ptr<const std::vector<lt_row>>& rows) {
+  if (low >= high) return;
+  std::erase_if(modules_, [&](const Module& m) { return !m.object && m.start >= low && m.end <= high; });
+  const auto after = std::upper_bound(modules_.begin(), modules_.end(), low,
+                                      [](uint64_t at, const Module& module) { return at < module.start; });
+  Module code;
+  code.start = code.bias = low;
+  code.end = high;
+  code.code_rows = rows;
+  modules_.insert(after, std::move(code));
+}
+
 const Module* ProcessModules::find(uint64_t address) const {
   const auto after = std::upper_bound(modules_.begin(), modules_.end(), address,
                                       [](uint64_t at, const Module& module) { return at < module.start; });

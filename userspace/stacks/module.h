@@ -10,6 +10,8 @@
 
 #include "base/result.h"
 
+struct lt_row;
+
 namespace looptrace {
 
 class Debuginfod;
@@ -21,6 +23,12 @@ struct Module {
   uint64_t bias = 0;  ///< address - bias = the file's own virtual address; per mapping, not per file
   std::string path;   ///< as /proc/PID/maps has it; "[vdso]"; empty for anonymous (JIT) memory
   std::shared_ptr<ElfObject> object;  ///< null where the file is not readable ELF
+  /// Of code without a file, where its runtime knows its frames; addresses are relative to `bias`, as a
+  /// file's.
+  std::shared_ptr<const std::vector<lt_row>> code_rows;
+
+  /// Its unwind rows; null where there are none.
+  const std::vector<lt_row>* rows() const;
 };
 
 /// ELF files shared by all traced processes: each is opened once per build-id (or device, inode and
@@ -60,6 +68,10 @@ class ProcessModules {
   const Module* find(uint64_t address) const;
 
   const std::vector<Module>& all() const { return modules_; }
+
+  /// [low, high) is one range of code that is in no file, mapped now or later, with these rows, relative to
+  /// `low`.
+  void cover(uint64_t low, uint64_t high, const std::shared_ptr<const std::vector<lt_row>>& rows);
 
  private:
   std::vector<Module> modules_;

@@ -20,8 +20,8 @@ constexpr size_t kPages = 8;  // a stack is read upwards: few are live at a time
 
 lt_row row_at(const ProcessModules& modules, uint64_t pc) {
   const Module* module = modules.find(pc);
-  if (!module || !module->object) return {0, LT_ROW_GAP, 0, 0};
-  return find_row(module->object->rows(), pc - module->bias);
+  const std::vector<lt_row>* rows = module ? module->rows() : nullptr;
+  return rows ? find_row(*rows, pc - module->bias) : lt_row{0, LT_ROW_GAP, 0, 0};
 }
 
 // `exact`: the frame was interrupted, not left by a call. Behind a `syscall` instruction its pc can be past
@@ -61,6 +61,7 @@ bool needs_bp(const lt_row& row) {
     case LT_ROW_DEREF_RBP_ADD:
     case LT_ROW_GAP:
     case LT_ROW_STACK_SWITCH:
+    case LT_ROW_INTERPRETED:
       return true;
   }
   return row.bp == LT_ROW_BP_HERE;
@@ -103,7 +104,7 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
     __u64 base;
     if (!read(step.cfa_at, base)) return LT_UNWIND_READ_FAULT;
     step.cfa = base + step.cfa_add;
-  } else if (step.status != LT_STEP_CFA) {
+  } else if (step.status != LT_STEP_CFA && step.status != LT_STEP_SP) {
     return static_cast<lt_unwind_status>(step.status);
   }
   if (step.saved_bp == LT_BP_FROM_CFA) step.bp_at += step.cfa;
@@ -116,6 +117,10 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   if (step.saved_bp && !read(step.bp_at, caller.at.bp)) return LT_UNWIND_READ_FAULT;
   caller.bp_known = frame.bp_known || step.saved_bp;
   caller.at.sp = step.cfa;
+  if (step.status == LT_STEP_SP) {
+    if (!read(step.cfa_at, caller.at.sp)) return LT_UNWIND_READ_FAULT;
+    if (caller.at.sp < step.cfa) return LT_UNWIND_BAD_FRAME;
+  }
   frame = caller;
   return std::nullopt;
 }
@@ -173,9 +178,9 @@ UnwoundStack unwind(const ProcessModules& modules, UnwindRegisters registers, co
       stack.lacks_bp = true;
       return stack;
     }
-    if (row.kind == LT_ROW_GAP) {
+    if (row.kind == LT_ROW_GAP || row.kind == LT_ROW_INTERPRETED) {
       stack.uncovered.push_back(
-          {static_cast<uint32_t>(stack.addresses.size() - 1), frame.at.bp, frame.at.sp});
+          {static_cast<uint32_t>(stack.addresses.size() - 1), frame.at.bp, frame.at.sp, frame.at.pc});
     }
     if (const auto status = leave(row, read, frame)) {
       stack.status = *status;

@@ -21,10 +21,12 @@ struct UnwindRegisters {
 
 struct UnwoundStack {
   std::vector<uint64_t> addresses;  ///< leaf first; the first is the ip, the rest return addresses
-  /// Of frames that no unwind table covers, as code of JIT compilers: their frame and stack pointers.
+  /// Of frames that no unwind table covers, as code of JIT compilers, and of interpreters: where they are,
+  /// their frame and stack pointers.
   struct Pointers {
     uint32_t frame;  ///< index into addresses
     uint64_t bp, sp;
+    uint64_t address;
   };
   std::vector<Pointers> uncovered;
   uint32_t status = 0;    ///< enum lt_unwind_status

@@ -440,6 +440,12 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     facts.page_fault = w->flags & LT_WAIT_FAULT;
     facts.uninterruptible = w->flags & LT_WAIT_UNINTERRUPTIBLE;
     facts.global_lock = w->nr == LT_NR_futex && process.runtime && process.runtime->is_global_lock(w->arg0);
+    if (process.runtime && wait.stack) {
+      const auto& frames = stall.stacks[*wait.stack].frames;
+      facts.runtime_sleep = std::any_of(frames.begin(), frames.end(),
+                                        [&](const Frame& f) { return process.runtime->is_sleep(f); });
+      if (facts.runtime_sleep) wait.target.reset();  // nobody's lock
+    }
     facts.target = wait.target;
     facts.woken_by = wait.woken_by;
     const std::vector<std::string> kernel =

@@ -72,10 +72,28 @@ void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modu
   }
 }
 
+uint32_t ProcessTable::add_code(TracedProcess& process, const std::vector<lt_row>& rows) {
+  const std::vector<lt_row>* const one = &rows;
+  const auto files = engine_.add_rows({&one, 1});
+  if (files && files->front()) return files->front();
+  process.warnings.push_back(
+      "unwind_table: " + (files ? "there is no room for that of compiled code" : files.error().message()));
+  return 0;
+}
+
 void ProcessTable::load(TracedProcess& process) {
   process.loaded_ns = monotonic_ns();
   auto modules = ProcessModules::load(static_cast<pid_t>(process.tgid), objects_);
   if (!modules) return;
+
+  if (!process.runtime) {
+    std::optional<std::string> warning;
+    process.runtime = detect_runtime(static_cast<pid_t>(process.tgid), *modules, warning);
+    if (warning) process.warnings.push_back("runtime_unknown: " + *warning);
+    if (process.runtime) process.info.runtime = process.runtime->name();
+  }
+  const uint32_t old_code = std::exchange(process.code_file, 0);
+  process.makes_code = process.runtime && process.runtime->cover(*modules);
 
   add_tables(process, *modules);
   std::vector<lt_module> table;
@@ -87,6 +105,10 @@ void ProcessTable::load(TracedProcess& process) {
       if (used.insert(m.object).second) ++rows.users;
       entry.file = rows.file;
       entry.rows = rows.file ? static_cast<uint32_t>(m.object->rows().size()) : 0;
+    } else if (m.code_rows && !m.code_rows->empty()) {
+      if (!process.code_file) process.code_file = add_code(process, *m.code_rows);
+      entry.file = process.code_file;
+      entry.rows = process.code_file ? static_cast<uint32_t>(m.code_rows->size()) : 0;
     }
     if (table.size() < LT_MAX_MODULES) table.push_back(entry);
   }
@@ -97,12 +119,6 @@ void ProcessTable::load(TracedProcess& process) {
   if (process.modules) release_tables(*process.modules);
   process.modules = std::move(*modules);
 
-  if (!process.runtime) {
-    std::optional<std::string> warning;
-    process.runtime = detect_runtime(static_cast<pid_t>(process.tgid), *process.modules, warning);
-    if (warning) process.warnings.push_back("runtime_unknown: " + *warning);
-    if (process.runtime) process.info.runtime = process.runtime->name();
-  }
   lt_process config{};
   if (process.runtime) {
     process.runtime->look_at(*process.modules);
@@ -111,6 +127,7 @@ void ProcessTable::load(TracedProcess& process) {
   if (auto r = engine_.set_process(process.tgid, table, config); !r) {
     process.warnings.push_back("unwind_table: " + r.error().message());
   }
+  engine_.remove_rows(old_code);
 }
 
 void ProcessTable::refresh(TracedProcess& process, uint64_t now_ns) {
@@ -134,6 +151,7 @@ void ProcessTable::forget(uint32_t tgid) {
   if (it == processes_.end()) return;
   engine_.clear_process(tgid);
   if (it->second.modules) release_tables(*it->second.modules);
+  engine_.remove_rows(it->second.code_file);
   processes_.erase(it);
 }
 

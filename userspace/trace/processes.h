@@ -29,6 +29,8 @@ struct TracedProcess {
   std::unique_ptr<Runtime> runtime;       ///< null where none is recognised
   std::vector<std::string> warnings;      ///< not yet reported
   uint64_t loaded_ns = 0;                 ///< when the modules were read
+  uint32_t code_file = 0;                 ///< table of the code that the runtime made, 0 = none
+  bool makes_code = false;                ///< and makes more of it
   uint32_t loops = 0;                     ///< slots that belong to it
 };
 
@@ -65,6 +67,8 @@ class ProcessTable {
   };
   void load(TracedProcess& process);
   void add_tables(TracedProcess& process, const ProcessModules& modules);
+  /// The table of code that the runtime made; 0 if there is no room for it.
+  uint32_t add_code(TracedProcess& process, const std::vector<lt_row>& rows);
   void release_tables(const ProcessModules& modules);
 
   Engine& engine_;

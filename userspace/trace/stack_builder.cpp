@@ -103,18 +103,22 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       stack.frames.push_back(*frame);
       continue;
     }
+    if (auto frame = runtime ? runtime->name_code(returns ? address - 1 : address) : std::nullopt) {
+      stack.frames.push_back(std::move(*frame));
+      continue;
+    }
     if (!process.modules) {
       stack.frames.emplace_back();
       stack.frames.back().offset = address;
       continue;
     }
     const Module* module = process.modules->find(returns ? address - 1 : address);
-    if (!module) modules_stale = true;
+    if (!module || (process.makes_code && !module->object)) modules_stale = true;
     symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
   }
   const uint32_t status = capture.head.unwind_status;
   stack.truncated = status != LT_UNWIND_END || capture.head.py_status != LT_PY_END;
-  if (status == LT_UNWIND_NO_MODULE) modules_stale = true;
+  if (status == LT_UNWIND_NO_MODULE || (process.makes_code && stack.truncated)) modules_stale = true;
   // A native walk that broke off early leaves interpreter frames over: they are known all the same.
   if (runtime) {
     while (next_python < capture.python.size()) take_python();

@@ -170,12 +170,13 @@ std::vector<Capability> check_target(const ProcFs& procfs, pid_t pid) {
   if (!facts) return {};
   std::vector<Capability> found;
   ObjectCache cache;
-  const auto modules = ProcessModules::load(pid, cache);
+  auto modules = ProcessModules::load(pid, cache);
   Capability process{"process", modules.has_value(), false, facts->comm + ", " + facts->exe, {}};
   if (modules) {
     std::optional<std::string> warning;
     const auto runtime = detect_runtime(pid, *modules, warning);
     process.detail += runtime ? ", " + runtime->name() : ", native";
+    if (runtime) runtime->cover(*modules);
     if (warning) {
       process.available = false;
       process.mend = *warning;

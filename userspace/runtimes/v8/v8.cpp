@@ -120,7 +120,7 @@ std::vector<SharedFrame> NodeJs::name_frames(const StackSlots& slots) {
 }
 
 std::optional<lt_v8_frame> NodeJs::read_slots(const UnwoundStack::Pointers& pointers) const {
-  const auto& [index, bp, sp] = pointers;
+  const auto& [index, bp, sp, address] = pointers;
   std::array<uint64_t, 5> slots;  // offset, bytecodes, argument count, function, context
   if (sp > bp - 16 || bp < 64 || !heap_.memory().read(bp - sizeof slots, slots.data(), sizeof slots))
     return std::nullopt;

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtimes/hotspot/code_cache.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <initializer_list>
+#include <utility>
+
+namespace looptrace::hotspot {
+namespace {
+
+constexpr uint64_t kMaxReserved = 2ull << 30;  // HotSpot's own limit (CODE_CACHE_SIZE_LIMIT)
+constexpr int kMaxHeaps = 8;                   // there are three, or one
+constexpr size_t kMaxCode = 1u << 20;          // of one blob, that is looked through for epilogues
+constexpr uint8_t kSegmapFree = 0xff;
+constexpr size_t kMaxNames = 4096;
+
+template <typename T>
+T value_at(const std::vector<uint8_t>& bytes, uint64_t offset) {
+  T value{};
+  if (offset + sizeof value <= bytes.size()) std::memcpy(&value, bytes.data() + offset, sizeof value);
+  return value;
+}
+
+bool is_compiled_method(const CodeBlob& blob) {
+  return blob.name == "nmethod" || blob.name == "native nmethod";
+}
+
+// Whose rows are found by a look at the code.
+bool is_looked_through(const CodeBlob& blob) {
+  return is_compiled_method(blob) || blob.name.starts_with("StubRoutines");
+}
+
+// Length of "add rsp, n; pop rbp" without the pop, at `at`; 0 if something else is there.
+size_t frame_removal(const std::vector<uint8_t>& code, size_t at) {
+  constexpr uint8_t kPopRbp = 0x5d;
+  if (at + 5 <= code.size() && code[at] == 0x48 && code[at + 1] == 0x83 && code[at + 2] == 0xc4 &&
+      code[at + 4] == kPopRbp)
+    return 4;
+  if (at + 8 <= code.size() && code[at] == 0x48 && code[at + 1] == 0x81 && code[at + 2] == 0xc4 &&
+      code[at + 7] == kPopRbp)
+    return 7;
+  return 0;
+}
+
+// Where compiled code has one word more on its stack than its frame: [begin, end) without the two bytes of
+// [pause, pause + 2).
+struct PushedWord {
+  size_t begin = 0, pause = 0, end = 0;
+};
+
+// C2 compiles String.compareTo() in place, with the difference of the lengths pushed meanwhile:
+//   mov eax, n1; sub n1, n2; push n1; cmovle n2, eax; ...; pop rax; jmp done; ...; pop n1; done:
+// n1 is ecx, or edx where the strings' encodings differ.
+std::optional<PushedWord> comparison_at(const std::vector<uint8_t>& code, size_t at) {
+  constexpr std::array<std::array<uint8_t, 8>, 2> kStarts = {
+      {{0x8b, 0xc1, 0x2b, 0xca, 0x51, 0x0f, 0x4e, 0xd0}, {0x8b, 0xc2, 0x2b, 0xd1, 0x52, 0x0f, 0x4e, 0xca}}};
+  constexpr size_t kLongest = 1024;
+  constexpr uint8_t kPopRax = 0x58, kJump = 0xeb;
+  const auto start = std::find_if(kStarts.begin(), kStarts.end(), [&](const auto& bytes) {
+    return at + bytes.size() <= code.size() &&
+           std::equal(bytes.begin(), bytes.end(), code.begin() + static_cast<ptrdiff_t>(at));
+  });
+  if (start == kStarts.end()) return std::nullopt;
+  const uint8_t pop = (*start)[4] + 8;  // of the register that was pushed
+  const size_t last = std::min(code.size(), at + kLongest);
+  for (size_t i = at + start->size(); i + 3 < last; ++i) {
+    if (code[i] != kPopRax || code[i + 1] != kJump || code[i + 2] == 0 || code[i + 2] > INT8_MAX) continue;
+    const size_t done = i + 3 + code[i + 2];
+    if (done <= code.size() && code[done - 1] == pop) return PushedWord{at + 5, i + 1, done};
+  }
+  return std::nullopt;
+}
+
+// Where no code was when the cache was read. It may be compiled by now, and has no frame pointer to go by.
+constexpr lt_row kUnknown{0, LT_ROW_UNSUPPORTED, 0, 0};
+
+// The rows of one blob as they are found in its code, from start to end.
+class RowsOfBlob {
+ public:
+  RowsOfBlob(const CodeBlob& blob, uint64_t low, const std::vector<uint8_t>& code)
+      : blob_(blob), low_(low), code_(code) {}
+
+  std::vector<lt_row> take() {
+    if (blob_.name == "Interpreter") {
+      at(0, {0, LT_ROW_INTERPRETED, 0, 0});
+    } else if (blob_.name.starts_with("vtable") || blob_.name.find("adapters") != std::string::npos ||
+               blob_.name == "InlineCacheBuffer") {
+      at(0, kReturnOnTop);  // they jump on, and change rsp at their end only
+    } else if (blob_.frame_words < 2 || blob_.frame_words >= INT16_MAX) {
+      stubs();
+    } else {
+      prologue();
+      body();
+    }
+    at(blob_.end - blob_.start, kUnknown);
+    return std::move(rows_);
+  }
+
+ private:
+  static constexpr lt_row kReturnOnTop{0, LT_ROW_RSP, 0, 1}, kPushedRbp{0, LT_ROW_RSP, -2, 2},
+      kFramePointer{0, LT_ROW_GAP, 0, 0};
+  static constexpr uint8_t kPushRbp = 0x55, kReturn = 0xc3;
+
+  void at(size_t offset, lt_row row) {
+    row.pc = static_cast<uint32_t>(blob_.start - low_ + offset);
+    if (!rows_.empty() && rows_.back().pc == row.pc) rows_.pop_back();
+    rows_.push_back(row);
+  }
+
+  // rbp is saved right below the return address, whether it becomes a frame pointer or not.
+  lt_row whole() const { return {0, LT_ROW_RSP, -2, static_cast<int16_t>(blob_.frame_words)}; }
+
+  bool has(size_t offset, std::initializer_list<uint8_t> bytes) const {
+    return offset + bytes.size() <= code_.size() &&
+           std::equal(bytes.begin(), bytes.end(), code_.begin() + static_cast<ptrdiff_t>(offset));
+  }
+
+  // Length of "sub rsp, n" at an offset; 0 if something else is there.
+  size_t frame_made(size_t offset) const {
+    if (has(offset, {0x48, 0x83, 0xec})) return 4;
+    return has(offset, {0x48, 0x81, 0xec}) ? 7 : 0;
+  }
+
+  // Up to where the frame is complete: push rbp; sub rsp, n. Small frames: sub rsp, n; mov [rsp + m], rbp.
+  void prologue() {
+    const auto complete = static_cast<size_t>(std::max(blob_.frame_complete, 0));
+    if (complete) at(0, kReturnOnTop);
+    for (size_t i = 0; i < std::min(complete, code_.size()); ++i) {
+      if (code_[i] == kPushRbp && frame_made(i + 1)) {
+        at(i + 1, kPushedRbp);
+        break;
+      }
+      const size_t made = frame_made(i);
+      if (made && has(i + made, {0x48, 0x89, 0x6c, 0x24})) {
+        lt_row without_rbp = whole();
+        without_rbp.bp = 0;
+        at(i + made, without_rbp);
+        at(i + made + 5, whole());
+        return;
+      }
+    }
+    at(complete, whole());
+  }
+
+  // Epilogues are: add rsp, n; pop rbp; a poll for safepoints; ret.
+  void body() {
+    constexpr size_t kFarthestReturn = 24;
+    for (size_t i = static_cast<size_t>(std::max(blob_.frame_complete, 0)); i < code_.size(); ++i) {
+      if (const auto pushed = comparison_at(code_, i)) {
+        lt_row deeper = whole();
+        ++deeper.cfa;
+        at(pushed->begin, deeper);
+        at(pushed->pause, whole());
+        at(pushed->pause + 2, deeper);
+        at(pushed->end, whole());
+        i = pushed->end - 1;
+        continue;
+      }
+      const size_t removal = frame_removal(code_, i);
+      if (!removal) continue;
+      const size_t pop = i + removal;
+      size_t end = pop + 1;
+      while (end < code_.size() && end < pop + kFarthestReturn && code_[end] != kReturn) ++end;
+      if (end == code_.size() || code_[end] != kReturn) continue;
+      at(pop, kPushedRbp);
+      at(pop + 1, kReturnOnTop);
+      at(end + 1, whole());
+      i = end;
+    }
+  }
+
+  // Several in one blob, with frame pointers: push rbp; mov rbp, rsp; ...; leave; ret, or leave; vzeroupper;
+  // ret.
+  void stubs() {
+    at(0, kFramePointer);
+    for (size_t i = 0; i < code_.size(); ++i) {
+      if (has(i, {kPushRbp, 0x48, 0x8b, 0xec})) {
+        at(i, kReturnOnTop);
+        at(i + 1, kPushedRbp);
+        at(i + 4, kFramePointer);
+      } else if (has(i, {0xc9, kReturn})) {
+        at(i + 1, kReturnOnTop);
+        at(i + 2, kFramePointer);
+      } else if (has(i, {0xc9, 0xc5, 0xf8, 0x77, kReturn})) {
+        at(i + 1, kReturnOnTop);
+        at(i + 5, kFramePointer);
+      }
+    }
+  }
+
+  const CodeBlob& blob_;
+  uint64_t low_;
+  const std::vector<uint8_t>& code_;
+  std::vector<lt_row> rows_;
+};
+
+}  // namespace
+
+std::vector<lt_row> rows_of(const CodeBlob& blob, uint64_t low, const std::vector<uint8_t>& code) {
+  return RowsOfBlob(blob, low, code).take();
+}
+
+std::vector<std::string_view> CodeCache::types() {
+  return {"CodeCache",         "CodeHeap", "VirtualSpace",   "HeapBlock",         "HeapBlock::Header",
+          "CodeBlob",          "nmethod",  "CompiledMethod", "GrowableArrayBase", "GenericGrowableArray",
+          "GrowableArray<int>"};
+}
+
+std::optional<CodeCache> CodeCache::of(const VmStructs& structs) {
+  CodeCache cache;
+  Layout& l = cache.layout_;
+  bool complete = true;
+  const auto need = [&](std::string_view type, std::string_view field) {
+    const auto offset = structs.offset(type, field);
+    complete = complete && offset;
+    return offset.value_or(0);
+  };
+  l.heaps = structs.address("CodeCache", "_heaps");
+  l.low_bound = structs.address("CodeCache", "_low_bound");
+  l.high_bound = structs.address("CodeCache", "_high_bound");
+  l.array_length = structs.offset("GenericGrowableArray", "_len") ? need("GenericGrowableArray", "_len")
+                                                                  : need("GrowableArrayBase", "_len");
+  l.array_data = need("GrowableArray<int>", "_data");
+  l.memory_low = need("CodeHeap", "_memory") + need("VirtualSpace", "_low");
+  l.memory_high = need("CodeHeap", "_memory") + need("VirtualSpace", "_high");
+  l.segmap = need("CodeHeap", "_segmap") + need("VirtualSpace", "_low");
+  l.log2_segment = need("CodeHeap", "_log2_segment_size");
+  l.length = need("HeapBlock", "_header") + need("HeapBlock::Header", "_length");
+  l.used = need("HeapBlock", "_header") + need("HeapBlock::Header", "_used");
+  l.header = structs.size("HeapBlock").value_or(0);
+  l.name = need("CodeBlob", "_name");
+  l.frame_size = need("CodeBlob", "_frame_size");
+  l.frame_complete = need("CodeBlob", "_frame_complete_offset");
+  l.code_begin = need("CodeBlob", "_code_begin");
+  l.code_end = need("CodeBlob", "_code_end");
+  auto method = structs.offset("CompiledMethod", "_method");
+  if (!method) method = structs.offset("nmethod", "_method");
+  l.method = method.value_or(0);
+  if (!complete || !method || !l.heaps || !l.low_bound || !l.high_bound || !l.header) return std::nullopt;
+  return cache;
+}
+
+const std::string& CodeCache::blob_name(const RemoteMemory& memory, uint64_t address) {
+  if (names_.size() > kMaxNames) names_.clear();
+  const auto [it, is_new] = names_.try_emplace(address);
+  if (is_new) it->second = read_text(memory, address);
+  return it->second;
+}
+
+std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_t address,
+                                             const std::vector<uint8_t>& block) {
+  const auto word = [&](uint64_t offset) { return value_at<uint64_t>(block, layout_.header + offset); };
+  const auto number = [&](uint64_t offset) { return value_at<int32_t>(block, layout_.header + offset); };
+  CodeBlob blob;
+  blob.address = address;
+  blob.start = word(layout_.code_begin);
+  blob.end = word(layout_.code_end);
+  if (blob.start < low_ || blob.end > high_ || blob.start >= blob.end) return std::nullopt;
+  blob.frame_words = number(layout_.frame_size);
+  blob.frame_complete = number(layout_.frame_complete);
+  if (static_cast<int64_t>(blob.frame_complete) > static_cast<int64_t>(blob.end - blob.start))
+    return std::nullopt;
+  blob.name = blob_name(memory, word(layout_.name));
+  if (is_compiled_method(blob)) blob.method = word(layout_.method);
+  return blob;
+}
+
+void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Blobs& found) {
+  const uint64_t low = memory.pointer(heap + layout_.memory_low),
+                 high = memory.pointer(heap + layout_.memory_high);
+  const uint64_t segmap_at = memory.pointer(heap + layout_.segmap);
+  const int log2 = memory.get<int32_t>(heap + layout_.log2_segment).value_or(0);
+  if (low < low_ || high > high_ || low >= high || log2 < 4 || log2 > 16) return;
+  const size_t segments = (high - low) >> log2;
+  std::vector<uint8_t> segmap(segments);
+  for (size_t at = 0; at < segments;) {
+    const size_t n =
+        memory.read_some(segmap_at + at, segmap.data() + at, std::min<size_t>(segments - at, 1u << 20));
+    if (!n) return;
+    at += n;
+  }
+  std::vector<uint8_t> block(layout_.header +
+                             std::max({layout_.name, layout_.frame_size, layout_.frame_complete,
+                                       layout_.code_begin, layout_.code_end, layout_.method}) +
+                             8);
+  for (size_t i = 0; i < segments && found.size() < kMaxBlobs;) {
+    // The map says how far back a block begins: 0 at its first segment.
+    if (segmap[i] == kSegmapFree) return;
+    if (!memory.read(low + (i << log2), block.data(), block.size())) return;
+    const auto length = value_at<uint64_t>(block, layout_.length);
+    if (length == 0 || length > segments - i) return;
+    const uint64_t address = low + (i << log2) + layout_.header;
+    i += length;
+    if (value_at<uint8_t>(block, layout_.used) != 1) continue;
+    auto blob = read_blob(memory, address, block);
+    if (!blob) continue;
+    Known known;
+    if (const auto old = blobs_.find(blob->start); old != blobs_.end() && old->second.blob == *blob) {
+      known = std::move(old->second);
+    } else {
+      std::vector<uint8_t> code(is_looked_through(*blob) ? std::min<size_t>(blob->end - blob->start, kMaxCode)
+                                                         : 0);
+      code.resize(code.empty() ? 0 : memory.read_some(blob->start, code.data(), code.size()));
+      known.rows = rows_of(*blob, low_, code);
+      known.blob = std::move(*blob);
+    }
+    const uint64_t start = known.blob.start;
+    found.insert_or_assign(start, std::move(known));
+  }
+}
+
+void CodeCache::update(const RemoteMemory& memory) {
+  low_ = memory.pointer(layout_.low_bound);
+  high_ = memory.pointer(layout_.high_bound);
+  const uint64_t heaps = memory.pointer(layout_.heaps);
+  const int count = memory.get<int32_t>(heaps + layout_.array_length).value_or(0);
+  const uint64_t data = memory.pointer(heaps + layout_.array_data);
+  Blobs found;
+  if (low_ < high_ && high_ - low_ <= kMaxReserved) {
+    for (int i = 0; i < std::min(count, kMaxHeaps); ++i)
+      read_heap(memory, memory.pointer(data + 8 * static_cast<uint64_t>(i)), found);
+  }
+  blobs_ = std::move(found);
+  auto rows = std::make_shared<std::vector<lt_row>>(1, kUnknown);
+  for (const auto& [start, known] : blobs_) {
+    for (const lt_row& row : known.rows) {
+      // Where one blob ends another may begin; overlaps come of torn reads.
+      if (!rows->empty() && row.pc < rows->back().pc) continue;
+      if (!rows->empty() && row.pc == rows->back().pc) rows->pop_back();
+      rows->push_back(row);
+    }
+  }
+  rows_ = std::move(rows);
+}
+
+const CodeBlob* CodeCache::find(uint64_t address) const {
+  auto it = blobs_.upper_bound(address);
+  if (it == blobs_.begin()) return nullptr;
+  --it;
+  return address < it->second.blob.end ? &it->second.blob : nullptr;
+}
+
+bool CodeCache::still_holds(const RemoteMemory& memory, const CodeBlob& blob) const {
+  return memory.pointer(blob.address + layout_.code_begin) == blob.start &&
+         memory.pointer(blob.address + layout_.code_end) == blob.end &&
+         (!blob.method || memory.pointer(blob.address + layout_.method) == blob.method);
+}
+
+}  // namespace looptrace::hotspot

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtimes/hotspot/method_names.h"
+
+#include <algorithm>
+
+#include "base/files.h"
+#include "stacks/frame_origin.h"
+
+namespace looptrace::hotspot {
+namespace {
+
+constexpr size_t kMaxName = 512;
+
+constexpr uint16_t kHasLineTable = 1;  // in ConstMethod::_flags
+constexpr size_t kMaxLineTable = 64u << 10;
+
+// HotSpot's UNSIGNED5: up to five bytes of base 192 with 64 carried on.
+std::optional<uint32_t> take_number(std::span<const uint8_t>& rest) {
+  constexpr uint32_t kLow = 192;
+  uint32_t sum = 0;
+  for (unsigned i = 0; i < 5; ++i) {
+    if (rest.empty()) return std::nullopt;
+    const uint32_t byte = rest.front();
+    rest = rest.subspan(1);
+    sum += byte << (6 * i);
+    if (byte < kLow) break;
+  }
+  return sum;
+}
+
+int to_signed(uint32_t value) { return static_cast<int>(value >> 1) ^ -static_cast<int>(value & 1); }
+
+}  // namespace
+
+// Sums are unsigned: what is read may be anything.
+int line_at(std::span<const uint8_t> table, int index) {
+  constexpr uint8_t kEnd = 0, kLong = 0xff;
+  uint32_t line = 0, at = 0;
+  int found = 0, found_at = -1;
+  while (!table.empty() && table.front() != kEnd) {
+    const uint8_t byte = table.front();
+    table = table.subspan(1);
+    if (byte == kLong) {
+      const auto step = take_number(table);
+      const auto lines = take_number(table);
+      if (!step || !lines) return found;
+      at += static_cast<uint32_t>(to_signed(*step));
+      line += static_cast<uint32_t>(to_signed(*lines));
+    } else {
+      at += byte >> 3;
+      line += byte & 7;
+    }
+    if (static_cast<int>(at) <= index && static_cast<int>(at) >= found_at) {
+      found = static_cast<int>(line);
+      found_at = static_cast<int>(at);
+    }
+  }
+  return found;
+}
+
+std::vector<std::string_view> MethodNames::types() {
+  return {"Method", "ConstMethod", "ConstantPool", "Klass", "Symbol"};
+}
+
+std::optional<MethodNames> MethodNames::of(const VmStructs& structs, int major) {
+  MethodNames names;
+  bool complete = true;
+  const auto need = [&](std::string_view type, std::string_view field) {
+    const auto offset = structs.offset(type, field);
+    complete = complete && offset;
+    return offset.value_or(0);
+  };
+  names.const_method_ = need("Method", "_constMethod");
+  names.constants_ = need("ConstMethod", "_constants");
+  names.name_index_ = need("ConstMethod", "_name_index");
+  names.pool_size_ = structs.size("ConstantPool").value_or(0);
+  names.pool_length_ = need("ConstantPool", "_length");
+  names.holder_ = need("ConstantPool", "_pool_holder");
+  names.source_file_ = structs.offset("ConstantPool", "_source_file_name_index");
+  names.flags_ = structs.offset("ConstMethod", "_flags");
+  names.code_size_ = structs.offset("ConstMethod", "_code_size");
+  names.const_method_size_ = structs.size("ConstMethod").value_or(0);
+  constexpr int kFirst = 9, kLast = 19;
+  names.reads_lines_ =
+      major >= kFirst && major <= kLast && names.flags_ && names.code_size_ && names.const_method_size_;
+  names.class_name_ = need("Klass", "_name");
+  names.symbol_length_ = need("Symbol", "_length");
+  names.symbol_body_ = need("Symbol", "_body");
+  return complete && names.pool_size_ ? std::optional(names) : std::nullopt;
+}
+
+std::string MethodNames::symbol(const RemoteMemory& memory, uint64_t address) const {
+  const auto length = address ? memory.get<uint16_t>(address + symbol_length_) : std::nullopt;
+  if (!length) return {};
+  std::string text(std::min<size_t>(*length, kMaxName), '\0');
+  if (!memory.read(address + symbol_body_, text.data(), text.size())) return {};
+  return to_utf8(text);
+}
+
+std::string MethodNames::pool_symbol(const RemoteMemory& memory, uint64_t pool, uint16_t index) const {
+  const int length = memory.get<int32_t>(pool + pool_length_).value_or(0);
+  if (index == 0 || index >= length) return {};
+  return symbol(memory, memory.pointer(pool + pool_size_ + 8 * uint64_t{index}));
+}
+
+int MethodNames::line(const RemoteMemory& memory, uint64_t const_method, uint64_t bytecode) const {
+  const auto flags = memory.get<uint16_t>(const_method + *flags_);
+  const auto size = memory.get<uint16_t>(const_method + *code_size_);
+  const uint64_t code = const_method + const_method_size_;
+  if (!flags || !size || !(*flags & kHasLineTable) || bytecode < code || bytecode >= code + *size) return 0;
+  std::vector<uint8_t> table(kMaxLineTable);
+  table.resize(memory.read_some(code + *size, table.data(), table.size()));
+  return std::max(line_at(table, static_cast<int>(bytecode - code)), 0);
+}
+
+std::optional<Frame> MethodNames::frame(const RemoteMemory& memory, uint64_t method,
+                                        uint64_t bytecode) const {
+  const uint64_t const_method = memory.pointer(method + const_method_);
+  const uint64_t pool = const_method ? memory.pointer(const_method + constants_) : 0;
+  if (!pool) return std::nullopt;
+  const auto index = memory.get<uint16_t>(const_method + name_index_);
+  const std::string name = index ? pool_symbol(memory, pool, *index) : std::string();
+  const uint64_t holder = memory.pointer(pool + holder_);
+  std::string type = holder ? symbol(memory, memory.pointer(holder + class_name_)) : std::string();
+  if (name.empty() || type.empty()) return std::nullopt;
+  std::replace(type.begin(), type.end(), '/', '.');
+  Frame frame;
+  frame.kind = FrameKind::jit;
+  frame.origin = java_origin(type);
+  frame.function = type + "." + name;
+  if (source_file_) {
+    if (const auto file = memory.get<uint16_t>(pool + *source_file_))
+      frame.file = pool_symbol(memory, pool, *file);
+  }
+  if (bytecode && reads_lines_) frame.line = line(memory, const_method, bytecode);
+  return frame;
+}
+
+}  // namespace looptrace::hotspot

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "record/frame.h"
+#include "runtimes/hotspot/vm_structs.h"
+#include "runtimes/remote_memory.h"
+
+namespace looptrace::hotspot {
+
+/// Names of Java methods by their Method*, which lies in metaspace and does not move.
+class MethodNames {
+ public:
+  static std::vector<std::string_view> types();
+  /// `major`: 17; the line table has another form from 20 on, which is not read.
+  static std::optional<MethodNames> of(const VmStructs& structs, int major);
+
+  /// "com.example.Orders.reserve", its file and origin; nothing if there is no method at that address. The
+  /// line
+  /// is that of `bytecode`, an address in the method's code, if it is one.
+  std::optional<Frame> frame(const RemoteMemory& memory, uint64_t method, uint64_t bytecode) const;
+
+ private:
+  int line(const RemoteMemory& memory, uint64_t const_method, uint64_t bytecode) const;
+  std::string symbol(const RemoteMemory& memory, uint64_t address) const;
+  std::string pool_symbol(const RemoteMemory& memory, uint64_t pool, uint16_t index) const;
+
+  uint64_t const_method_ = 0, constants_ = 0, name_index_ = 0;              // Method, ConstMethod
+  uint64_t pool_size_ = 0, pool_length_ = 0, holder_ = 0, class_name_ = 0;  // ConstantPool, Klass
+  std::optional<uint64_t> source_file_;
+  uint64_t symbol_length_ = 0, symbol_body_ = 0;
+  std::optional<uint64_t> flags_, code_size_;
+  uint64_t const_method_size_ = 0;
+  bool reads_lines_ = false;
+};
+
+/// The line at `index` of a method's bytecodes by its compressed line table (CompressedLineNumberReadStream,
+/// JDK 9 to 19); 0 if it tells none.
+int line_at(std::span<const uint8_t> table, int index);
+
+}  // namespace looptrace::hotspot

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtimes/remote_memory.h"
+#include "stacks/elf_object.h"
+
+namespace looptrace::hotspot {
+
+/// What libjvm.so tells of its own structures: the tables gHotSpotVMStructs and gHotSpotVMTypes, which it
+/// exports for debuggers (jdk.hotspot.agent). Read once; only the types that are asked for are kept.
+class VmStructs {
+ public:
+  static std::optional<VmStructs> read(const RemoteMemory& memory, ElfObject& libjvm, uint64_t bias,
+                                       const std::vector<std::string_view>& types);
+
+  /// Offset of a member in its structure.
+  std::optional<uint64_t> offset(std::string_view type, std::string_view field) const;
+  /// Address of a static member; 0 if there is none.
+  uint64_t address(std::string_view type, std::string_view field) const;
+  std::optional<uint64_t> size(std::string_view type) const;
+
+ private:
+  struct Field {
+    bool is_static = false;
+    uint64_t value = 0;  // offset, or address
+  };
+  const Field* find(std::string_view type, std::string_view field) const;
+
+  std::map<std::string, Field> fields_;  // "type.field"
+  std::map<std::string, uint64_t, std::less<>> sizes_;
+};
+
+/// A C string of another process, up to 255 bytes; empty if it cannot be read.
+std::string read_text(const RemoteMemory& memory, uint64_t address);
+
+}  // namespace looptrace::hotspot
