@@ -40,7 +40,7 @@ std::set<std::string> right_causes(const json& truth, const json& stall) {
   if (kind == "nested") return {"network"};  // what the inner loop waits for cannot be seen
   // A busy machine: the loop computed as long as it says, and waited for the CPU longer.
   const json& time = stall["time_ns"];
-  if (kind == "cpu" && time["runqueue"] > time["on_cpu"]) return {"cpu", "runqueue"};
+  if ((kind == "cpu" || kind == "gc") && time["runqueue"] > time["on_cpu"]) return {kind, "runqueue"};
   return {kind};
 }
 
@@ -74,6 +74,12 @@ bool right_cause(const Server& server, const json& truth, const json& stall) {
   if (!right_causes(truth, stall).contains(kind)) return false;
   if (truth.contains("line") || kind == "runqueue" || kind == "cpu") {
     if (kind == "cpu" || kind == "runqueue") return true;
+  }
+  if (kind ==
+      "gc") {  // V8's collector waits for its helpers, too: where its stack was taken, that is no lock
+    const json waits = stall.value("waits", json::array());
+    return std::none_of(waits.begin(), waits.end(),
+                        [](const json& w) { return w["cause"] == "lock" && w.contains("stack"); });
   }
   const json* wait = wait_of_cause(stall);
   if (!wait) return false;

@@ -121,6 +121,13 @@ TEST(WaitCause, ARuntimesSleepIsNoLock) {
   EXPECT_EQ(verdict.confidence, Confidence::inferred);
 }
 
+TEST(WaitCause, ACollectorThatWaitsForItsHelpersIsNoLock) {
+  EXPECT_EQ(judge({.syscall = "futex", .arg0 = 0x10, .collector = true}).cause, Cause::gc);
+  EXPECT_EQ(judge({.syscall = "futex", .arg0 = 0x10}).cause, Cause::lock);
+  EXPECT_EQ(judge({.syscall = "fsync", .collector = true}).cause, Cause::file)
+      << "it may do other things, too";
+}
+
 TEST(WaitCause, LocksOfFiles) {
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 7}).cause, Cause::lock);   // F_SETLKW
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 38}).cause, Cause::lock);  // F_OFD_SETLKW

@@ -135,6 +135,7 @@ Ruling rule_of_syscall(const WaitFacts& facts) {
   if (facts.global_lock) return certain(Cause::gil);
   if (facts.runtime_sleep) return inferred(Cause::sleep);
   if (is_one_of(name, kSleepCalls)) return certain(Cause::sleep);
+  if (facts.collector && is_one_of(name, kFutexCalls)) return inferred(Cause::gc);
   if (is_one_of(name, kLockCalls)) return certain(Cause::lock);
   if (is_one_of(name, kChildCalls)) return certain(Cause::child);
   if (is_one_of(name, kPollCalls)) return rule_of_poll(facts);
@@ -203,6 +204,7 @@ Verdict judge_wait(const WaitFacts& facts) {
   if (passes_through(facts, kVfork)) return {Cause::child, Confidence::certain, std::string(facts.syscall)};
 
   const Ruling ruling = facts.syscall.empty() ? kNotKnown : rule_of_syscall(facts);
+  if (ruling.cause == Cause::gc) return {ruling.cause, ruling.confidence, "waits for its helpers"};
   return {ruling.cause, ruling.confidence, describe_wait(as_wait(facts, ruling.cause))};
 }
 

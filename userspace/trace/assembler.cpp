@@ -102,6 +102,15 @@ std::optional<Holder> holder_of(const LoopState& loop, TracedProcess& process) {
   return holder;
 }
 
+// That what waits is the collector itself, not code that it calls (finalisers).
+bool collects(const Runtime& runtime, const std::vector<Frame>& frames) {
+  for (const Frame& frame : frames) {
+    if (runtime.is_gc(frame)) return true;
+    if (frame.kind == FrameKind::python || frame.kind == FrameKind::javascript) return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 const char* poll_kind_name(uint32_t kind) {
@@ -445,6 +454,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
       facts.runtime_sleep = std::any_of(frames.begin(), frames.end(),
                                         [&](const Frame& f) { return process.runtime->is_sleep(f); });
       if (facts.runtime_sleep) wait.target.reset();  // nobody's lock
+      facts.collector = collects(*process.runtime, frames);
     }
     facts.target = wait.target;
     facts.woken_by = wait.woken_by;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An HTTP server whose handlers use the Sync calls. Usage: node_server.js PORT FIFO STALL_MS; /truth gives its log.
+// An HTTP server whose handlers use the Sync calls and collect garbage. Usage: node --expose-gc node_server.js PORT FIFO
+// STALL_MS; /truth gives its log.
 'use strict';
 const childProcess = require('child_process');
 const crypto = require('crypto');
@@ -31,6 +32,10 @@ function upload() {
   stall('child', function convertImage() { childProcess.execSync(`sleep ${stallMs / 1000}`); });
 }
 
+function report() {
+  stall('gc', function sumUp() { for (const end = Date.now() + Number(stallMs); Date.now() < end;) gc(); });
+}
+
 function iterationsThatTake(ms) {
   let fastest = Infinity;  // other things run here too
   for (let i = 0; i < 4; i++) {
@@ -42,7 +47,9 @@ function iterationsThatTake(ms) {
 }
 
 const iterations = iterationsThatTake(Number(stallMs));
-const routes = {'/file': settings, '/hash': login, '/child': upload};
+const garbage = [];  // so that there is something to mark
+for (let i = 0; i < 200000; i++) garbage.push({i, text: 'n' + i});
+const routes = {'/file': settings, '/hash': login, '/child': upload, '/gc': report};
 
 http.createServer((request, response) => {
   if (routes[request.url]) routes[request.url]();

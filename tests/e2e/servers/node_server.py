@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Drives node_server.js. /file reads a FIFO that is written to --stall-ms later; /hash and /child see there."""
+"""Drives node_server.js. /file reads a FIFO that is written to --stall-ms later; the others see there."""
 import os
 import threading
 import time
@@ -21,10 +21,11 @@ def main():
         fifo = work / "settings.fifo"
         os.mkfifo(fifo)
         port = fixture.free_port()
-        with fixture.started(node, fixture.HERE / "node_server.js", port, fifo, options.stall_ms) as server:
+        with fixture.started(node, "--expose-gc", fixture.HERE / "node_server.js", port, fifo,
+                             options.stall_ms) as server:
             fixture.drive(options, port, server.pid, [], path=str(fifo))
             for _ in range(options.count):
-                for route in ["/file", "/hash", "/child"]:
+                for route in ["/file", "/hash", "/child", "/gc"]:
                     if route == "/file":
                         threading.Thread(target=write_later, args=(fifo, options.stall_ms / 1000)).start()
                     fixture.get(port, route)
