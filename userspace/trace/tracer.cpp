@@ -39,6 +39,8 @@ constexpr int kObserveMs = 25;
 constexpr size_t kQueueBytes = 24u << 20;
 constexpr size_t kPreparedProcesses = 16;
 constexpr uint64_t kHousekeepingNs = 1'000'000'000;
+// A JIT compiler that has warmed up compiles little; a look at a small JVM takes 10 to 30 ms.
+constexpr uint64_t kCodeAgeNs = 10'000'000'000;
 // Looking at every process takes milliseconds: not more often than this.
 constexpr uint64_t kRescanNs = 1'000'000'000;
 constexpr HistogramShape kShape;  // the records' default
@@ -695,8 +697,9 @@ void Tracer::take_live_stack(LoopState& loop, TracedProcess& process, const lt_s
   loop.live.push_back(std::move(live));
 }
 
-// The capture of a process whose tables were not built yet has the innermost frame only, that of a stack in
-// part swapped out ends early: walks the stack anew, from outside, where pages are read in.
+// The capture of a process whose tables were not built yet has the innermost frame only; that of a stack in
+// part swapped out, or through code compiled just now, ends early: walks the stack anew, from outside, where
+// pages are read in.
 void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (loop.seq != s.it.seq) return;
   const auto p = std::find_if(loop.pending.begin(), loop.pending.end(), [&](const PendingStack& pending) {
@@ -705,8 +708,10 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
   const uint32_t status = walk_status(c.head);
-  if (status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && status != kInterpreterFault &&
-      !(process.runtime && c.python.empty() && c.v8.empty()))
+  const bool in_new_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
+  if (in_new_code) processes_->refresh(process, monotonic_ns());
+  if (!in_new_code && status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT &&
+      status != kInterpreterFault && !(process.runtime && c.python.empty() && c.v8.empty()))
     return;
   if (process.runtime && !s.py_tstate) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
@@ -832,7 +837,8 @@ void Tracer::housekeeping(uint64_t now) {
   for (const LoopState& loop : loops_) {
     if (!loop.tid || loop.ignored) continue;
     TracedProcess* process = processes_->find(loop.tgid);
-    if (!process || process->warnings.empty()) continue;
+    if (!process) continue;
+    if (process->makes_code && now - process->loaded_ns > kCodeAgeNs) processes_->refresh(*process, now);
     for (const std::string& w : std::exchange(process->warnings, {})) {
       const size_t colon = w.find(": ");
       warn(w.substr(0, colon), process->info.comm + "[" + std::to_string(process->tgid) +
