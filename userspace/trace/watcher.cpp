@@ -17,7 +17,6 @@ using std::chrono::nanoseconds;
 // sleep, but it is not stalled) only at 0.4: that bounds the price of a saturated loop.
 constexpr uint64_t kSuspectFraction = 10;
 constexpr uint64_t kSaturatedPercent = 40;
-constexpr uint32_t kSaturatedAfter = 3;
 // How long the probe stays on for new targets. A loop needs two polls in it to be confirmed.
 constexpr uint64_t kDiscoverNs = 200'000'000;
 // Attaching the wake-up program soon after it was detached waits for the kernel (8 ms): hold it.
@@ -133,16 +132,8 @@ uint64_t Watcher::look(uint64_t now) {
     next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
     const uint64_t age = now > start ? now - start : 0;
     LoopWatch& loop = loops_[i];
-    if (start != loop.start_ns) {
-      // Another iteration. Did a probe see the last one end without a sleep?
-      if (engine_.probing() && start >= hook_since && loop.start_ns &&
-          engine_.slot(i).it.began == LT_BEGAN_ENTERED) {
-        loop.resolved = now - loop.resolved_ns < 1'000'000'000 ? loop.resolved + 1 : 1;
-        loop.resolved_ns = now;
-      }
-      loop.start_ns = start;
-    }
-    const bool saturated = loop.resolved >= kSaturatedAfter && now - loop.resolved_ns < 1'000'000'000;
+    loop.saturation.look(now, start, engine_.slot(i).it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
+    const bool saturated = loop.saturation.is_saturated(now);
     if (age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) {
       probe = true;
       if (!saturated) probe_until_ns_ = now + probe_hold_ns();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bpf/engine.h"
+#include "trace/saturation.h"
 
 namespace looptrace {
 
@@ -49,9 +50,7 @@ class Watcher {
 
  private:
   struct LoopWatch {
-    uint64_t start_ns = 0;     // of its iteration, when last looked at
-    uint64_t resolved_ns = 0;  // when a probe last saw it poll
-    uint32_t resolved = 0;     // how often in a row
+    Saturation saturation;
     uint64_t asked_switches = 0;
     uint64_t refused_ns = 0;  // start of the last iteration that could not be asked about
   };
