@@ -1,20 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // `looptrace agent` on the real kernel: which stalls its windows hold, what is attached when, reloads, the
 // budget.
-#include <dirent.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 
-#include "harness.h"
+#include "agent_parts.h"
 
 namespace looptrace::test {
 namespace {
-
-constexpr uint64_t kMs = 1'000'000;
 
 uint64_t realtime_offset() {
   timespec real, mono;
@@ -30,43 +26,11 @@ uint64_t time_of(const json& text) {
   return start_of(record) + realtime_offset();
 }
 
-/// A directory with an agent.toml in it.
-class Config {
- public:
-  explicit Config(const std::string& text) { write(text); }
-  void write(const std::string& text) { std::ofstream(path()) << text; }
-  std::string path() const { return directory_.path() + "/agent.toml"; }
-
- private:
-  Directory directory_;
-};
-
-/// The links and programs that a process holds: with none of its links there is none of its hooks.
-size_t links_of(pid_t pid) {
-  const std::string directory = "/proc/" + std::to_string(pid) + "/fd";
-  DIR* dir = opendir(directory.c_str());
-  if (!dir) return 0;
-  size_t links = 0;
-  while (const dirent* entry = readdir(dir)) {
-    char target[128];
-    const ssize_t n = readlink((directory + "/" + entry->d_name).c_str(), target, sizeof target);
-    const std::string name(target, n > 0 ? static_cast<size_t>(n) : 0);
-    links += name.find("bpf_link") != name.npos || name.find("bpf-link") != name.npos;
-  }
-  closedir(dir);
-  return links;
-}
-
 /// Times at which a process was looked at, with whether hooks were attached.
 struct Look {
   uint64_t realtime_ns;
   bool attached;
 };
-
-// By its path: an agent is for what comes and goes, so it takes no pids.
-std::string for_victim(const std::string& rest) {
-  return "[targets]\nexe = \"" + victim_path("epoll_sleep") + "\"\n[metrics]\nlisten = \"\"\n" + rest;
-}
 
 // Stalls of a third of a window: many begin in one window and end in the next. Each belongs to the one it
 // began in, with all of its time, whether the next one is active or not; in between, nothing is attached.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -373,6 +376,25 @@ Outcome run_looptrace(std::vector<std::string> args, double seconds) {
   return run(std::move(args), seconds);
 }
 
+std::string http_get(uint16_t port, const std::string& path, const std::string& accept) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_port = htons(port);
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string response;
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0) {
+    const std::string request =
+        "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nAccept: " + accept + "\r\n\r\n";
+    char chunk[65536];
+    ssize_t n = send(fd, request.data(), request.size(), MSG_NOSIGNAL);
+    while (n > 0 && (n = recv(fd, chunk, sizeof chunk, 0)) > 0)
+      response.append(chunk, static_cast<size_t>(n));
+  }
+  close(fd);
+  return response;
+}
+
 std::vector<pid_t> threads_named(pid_t pid, const std::string& name) {
   std::vector<pid_t> found;
   std::error_code error;
@@ -404,6 +426,32 @@ Directory::Directory() {
 Directory::~Directory() {
   std::error_code ignored;
   std::filesystem::remove_all(path_, ignored);
+}
+
+Cgroup::Cgroup(const std::string& mount, const std::string& path) {
+  for (size_t at = 0; at != std::string::npos;) {
+    at = path.find('/', at + 1);
+    made_.push_back(mount + path.substr(0, at));
+    mkdir(made_.back().c_str(), 0755);
+  }
+}
+
+Cgroup::~Cgroup() {
+  for (auto it = made_.rbegin(); it != made_.rend(); ++it) rmdir(it->c_str());
+}
+
+bool Cgroup::join(pid_t pid) {
+  std::ofstream file(made_.back() + "/cgroup.procs");
+  file << pid << std::flush;
+  return file.good();
+}
+
+std::vector<std::string> cgroup_hierarchies() {
+  std::vector<std::string> found;
+  for (const char* path : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"}) {
+    if (access((std::string(path) + "/cgroup.procs").c_str(), F_OK) == 0) found.emplace_back(path);
+  }
+  return found;
 }
 
 }  // namespace looptrace::test

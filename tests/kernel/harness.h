@@ -126,6 +126,9 @@ struct Outcome {
 Outcome run(std::vector<std::string> command, double seconds = 20);
 Outcome run_looptrace(std::vector<std::string> args, double seconds = 20);
 
+/// What 127.0.0.1:port answers, head and all; "" if nobody listens.
+std::string http_get(uint16_t port, const std::string& path, const std::string& accept = "*/*");
+
 /// Threads of a process by name, as /proc tells them.
 std::vector<pid_t> threads_named(pid_t pid, const std::string& name);
 /// A number from /proc/PID/status, such as VmRSS in kB.
@@ -141,6 +144,18 @@ class Directory {
  private:
   std::string path_;
 };
+
+/// A cgroup in a mounted hierarchy, removed with its parents at the end.
+class Cgroup {
+ public:
+  Cgroup(const std::string& mount, const std::string& path);
+  ~Cgroup();
+  bool join(pid_t pid);
+
+ private:
+  std::vector<std::string> made_;
+};
+std::vector<std::string> cgroup_hierarchies();
 
 /// Skips the test, with the reason, where BPF cannot be used.
 #define LOOPTRACE_NEEDS_ROOT() \

@@ -17,26 +17,6 @@
 namespace looptrace::test {
 namespace {
 
-// The response, head and all; "" if nobody listens.
-std::string http_get(uint16_t port, const std::string& path, const std::string& accept = "*/*") {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in at{};
-  at.sin_family = AF_INET;
-  at.sin_port = htons(port);
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string response;
-  if (connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0) {
-    const std::string request =
-        "GET " + path + " HTTP/1.1\r\nHost: localhost\r\nAccept: " + accept + "\r\n\r\n";
-    char chunk[65536];
-    ssize_t n = send(fd, request.data(), request.size(), MSG_NOSIGNAL);
-    while (n > 0 && (n = recv(fd, chunk, sizeof chunk, 0)) > 0)
-      response.append(chunk, static_cast<size_t>(n));
-  }
-  close(fd);
-  return response;
-}
-
 // Waits until standard error tells where metrics are served.
 uint16_t port_of(Process& process) {
   for (int i = 0; i < 200; ++i) {

@@ -238,42 +238,9 @@ TEST(Selectors, ExeIsAGlobOverThePath) {
   expect_exactly(ours(trace.stalls(), {&victim, &other}, truth), truth);
 }
 
-/// A cgroup in a mounted hierarchy, removed with its parents at the end.
-class Cgroup {
- public:
-  Cgroup(const std::string& mount, const std::string& path) : mount_(mount) {
-    for (size_t at = 0; at != std::string::npos;) {
-      at = path.find('/', at + 1);
-      made_.push_back(mount + path.substr(0, at));
-      mkdir(made_.back().c_str(), 0755);
-    }
-  }
-  ~Cgroup() {
-    for (auto it = made_.rbegin(); it != made_.rend(); ++it) rmdir(it->c_str());
-  }
-  bool join(pid_t pid) {
-    std::ofstream file(made_.back() + "/cgroup.procs");
-    file << pid << std::flush;
-    return file.good();
-  }
-
- private:
-  std::string mount_;
-  std::vector<std::string> made_;
-};
-
-std::vector<std::string> hierarchies() {
-  std::vector<std::string> found;
-  if (fs::exists("/sys/fs/cgroup/cgroup.procs")) found.push_back("/sys/fs/cgroup");
-  for (const char* path : {"/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"}) {
-    if (fs::exists(std::string(path) + "/cgroup.procs")) found.push_back(path);
-  }
-  return found;
-}
-
 TEST(Selectors, CgroupIsItsProcessesAndThoseBelow) {
   LOOPTRACE_NEEDS_ROOT();
-  const auto mounts = hierarchies();
+  const auto mounts = cgroup_hierarchies();
   if (mounts.empty()) GTEST_SKIP() << "no cgroup hierarchy is mounted";
   for (const std::string& mount : mounts) {
     SCOPED_TRACE(mount);
@@ -297,7 +264,7 @@ TEST(Selectors, CgroupIsItsProcessesAndThoseBelow) {
 
 TEST(Selectors, ContainerIsKnownByItsCgroup) {
   LOOPTRACE_NEEDS_ROOT();
-  const auto mounts = hierarchies();
+  const auto mounts = cgroup_hierarchies();
   if (mounts.empty()) GTEST_SKIP() << "no cgroup hierarchy is mounted";
   const std::string id = "5f3a9c" + std::string(58, 'e');
   Cgroup container(mounts.back(), "/docker/" + id);

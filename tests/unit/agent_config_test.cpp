@@ -160,6 +160,11 @@ TEST(AgentConfig, KnowsWhatNeedsARestart) {
   ASSERT_TRUE(a && b && c);
   EXPECT_TRUE(only_sampling_differs(*a, *b));
   EXPECT_FALSE(only_sampling_differs(*a, *c));
+  const auto d = load("[sampling]\nwindow = 30s\nhost = n1\n");
+  ASSERT_TRUE(d);
+  EXPECT_FALSE(only_sampling_differs(*a, *d)) << "the host's name stands in every record";
+  EXPECT_TRUE(same_keys(*a, *c, {"metrics.", "trace.interval"}));
+  EXPECT_FALSE(same_keys(*a, *c, {"trace."}));
 }
 
 // The file that ships: it names every key, and what it says are the defaults.

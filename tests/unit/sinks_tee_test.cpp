@@ -7,7 +7,7 @@ namespace looptrace {
 namespace {
 
 /// Remembers what it was given; fails when told to.
-class Recorder : public SideSink {
+class Recorder : public SideSink, public Lossy {
  public:
   const char* name() const override { return "recorder"; }
   Result<void> start(const StartRecord&) override { return note("start"); }
@@ -85,11 +85,14 @@ TEST(Tee, LossesAreInTheSummaryAndToldWhenTheyGrow) {
   EXPECT_EQ(main.last_summary.dropped,
             (std::map<std::string, uint64_t>{{"otlp_queue_full", 5}, {"stall_ring_full", 1}}));
   ASSERT_TRUE(tee.summary(summary));
+  lossy.lost = {{"otlp_queue_full", 6}};
+  ASSERT_TRUE(tee.summary(summary)) << "not told: it has not doubled";
   lossy.lost = {{"otlp_queue_full", 7}};
   summary.final = true;
   ASSERT_TRUE(tee.summary(summary));
-  EXPECT_EQ(main.seen, (Seen{"summary", "warning otlp_queue_full: 5 more lost, 5 in all", "summary",
-                             "summary", "warning otlp_queue_full: 2 more lost, 7 in all", "summary"}));
+  EXPECT_EQ(main.seen,
+            (Seen{"summary", "warning otlp_queue_full: 5 more lost, 5 in all", "summary", "summary",
+                  "summary", "warning otlp_queue_full: 2 more lost, 7 in all", "summary"}));
   EXPECT_EQ(lossy.seen, (Seen{"finish"})) << "before the last summary only";
 }
 

@@ -15,13 +15,16 @@ ProcessInfo process(const std::string& comm, const std::string& cgroup = "/", co
 }
 
 TEST(Service, WithoutRules) {
-  EXPECT_EQ(service_of({}, process("nginx", "/system.slice/nginx.service"), {}), "nginx");
-  EXPECT_EQ(service_of({}, process("node", "/system.slice/app@blue.service"), {}), "app");
-  EXPECT_EQ(service_of({}, process("vim", "/user.slice/user-0.slice/session-3.scope"), {}), "vim");
-  EXPECT_EQ(service_of({}, process("vim", "/user.slice/user-0.slice/user@0.service/app.slice"), {}), "vim");
-  EXPECT_EQ(service_of({}, process("node", "/kubepods/x"), {"id", "shop", "web-5d9c7b6f4-x2x7k", "app"}),
-            "web");
-  EXPECT_EQ(service_of({}, process("node", "/system.slice/docker.service/x"), {"id", "", "", ""}), "node");
+  EXPECT_EQ(service_without_rule(process("nginx", "/system.slice/nginx.service"), {}), "nginx");
+  EXPECT_EQ(service_without_rule(process("node", "/system.slice/app@blue.service"), {}), "app");
+  EXPECT_EQ(service_without_rule(process("vim", "/user.slice/user-0.slice/session-3.scope"), {}), "vim");
+  EXPECT_EQ(service_without_rule(process("vim", "/user.slice/user-0.slice/user@0.service/app.slice"), {}),
+            "vim");
+  EXPECT_EQ(
+      service_without_rule(process("node", "/kubepods/x"), {"id", "shop", "web-5d9c7b6f4-x2x7k", "app"}),
+      "web");
+  EXPECT_EQ(service_without_rule(process("node", "/system.slice/docker.service/x"), {"id", "", "", ""}),
+            "node");
 }
 
 TEST(Service, TheWorkloadOfAPod) {
@@ -41,9 +44,11 @@ TEST(Service, TheFirstRuleThatHolds) {
   for (const char* text : {"checkout exe=/srv/shop/* namespace=shop", "node comm=node", "rest  comm=*"})
     rules.push_back(*parse_service_rule(text));
   ContainerInfo pod{"id", "shop", "web-1", "app"};
-  EXPECT_EQ(service_of(rules, process("node", "/", "/srv/shop/bin/node"), pod), "checkout");
-  EXPECT_EQ(service_of(rules, process("node", "/", "/srv/shop/bin/node"), {}), "node") << "all must hold";
-  EXPECT_EQ(service_of(rules, process("ruby"), {}), "rest");
+  EXPECT_EQ(service_by_rule(rules, process("node", "/", "/srv/shop/bin/node"), pod), "checkout");
+  EXPECT_EQ(service_by_rule(rules, process("node", "/", "/srv/shop/bin/node"), {}), "node")
+      << "all must hold";
+  EXPECT_EQ(service_by_rule(rules, process("ruby"), {}), "rest");
+  EXPECT_EQ(service_by_rule({}, process("ruby"), {}), "");
 }
 
 TEST(Service, WrongRules) {

@@ -8,10 +8,12 @@
 #include <optional>
 
 #include "agent/config.h"
+#include "agent/reloads.h"
 #include "base/host.h"
 #include "base/sha256.h"
 #include "sinks/jsonl.h"
 #include "sinks/line_writer.h"
+#include "sinks/queued_lines.h"
 #include "sinks/redacting.h"
 #include "stacks/debuginfod.h"
 #include "trace/prepare.h"
@@ -20,10 +22,6 @@
 namespace looptrace {
 
 namespace {
-
-std::string keyed_hash(const std::string& key, const std::string& text) {
-  return text.empty() ? text : hmac_sha256_hex(key, text).substr(0, 16);
-}
 
 HostInfo host_of(const AgentConfig& config) {
   HostInfo host = read_host_info();
@@ -42,56 +40,140 @@ RedactRules rules_of(const AgentConfig& config) {
   return rules;
 }
 
+SideOptions side_options_of(const AgentConfig& config, const std::string& version) {
+  return {config.metrics_listen,    config.metrics_textfile, config.otlp,
+          config.trace.interval_ns, host_of(config),         version};
+}
+
+bool same_sides(const AgentConfig& a, const AgentConfig& b) {
+  return same_keys(a, b, {"metrics.", "otlp.", "privacy.", "sampling.host", "trace.interval"});
+}
+
+Result<LineWriter> open_output(const std::string& file) {
+  if (file.empty()) return LineWriter::borrow(STDOUT_FILENO);
+  return LineWriter::append_to(file);
+}
+
+// A name that comes from a pod or a unit tells what that one's hash hides.
+ServiceNamer namer_of(const AgentConfig& config) {
+  return [rules = config.services, hide = config.hash_ids, key = config.hash_key](
+             const ProcessInfo& process, const ContainerInfo& container) {
+    const std::string ruled = service_by_rule(rules, process, container);
+    if (!ruled.empty()) return ruled;
+    const std::string name = service_without_rule(process, container);
+    return hide && name != process.comm ? keyed_hash(key, name) : name;
+  };
+}
+
+/// Where the records go. What a reload leaves as it was stays open over a restart: counters, connections and
+/// what is queued for a slow reader are not lost with the old trace.
+class Outputs {
+ public:
+  explicit Outputs(std::string version) : version_(std::move(version)) {}
+
+  /// For this configuration from now on.
+  Result<void> open(const AgentConfig& config);
+  QueuedLines& lines() { return *lines_; }
+  SideOutputs& sides() { return *sides_; }
+  bool is_open() const { return lines_ && sides_; }
+
+ private:
+  const std::string version_;
+  std::optional<AgentConfig> config_;
+  std::unique_ptr<QueuedLines> lines_;
+  std::unique_ptr<SideOutputs> sides_;
+};
+
+Result<void> Outputs::open(const AgentConfig& config) {
+  if (!lines_ || !config_ || config_->trace.output != config.trace.output) {
+    auto writer = open_output(config.trace.output);
+    if (!writer) return writer.error();
+    lines_ = std::make_unique<QueuedLines>(std::move(*writer));
+  }
+  if (!sides_ || !config_ || !same_sides(*config_, config)) {
+    sides_.reset();  // it may have the port that is wanted
+    auto sides = SideOutputs::open(side_options_of(config, version_));
+    if (!sides) return sides.error();
+    sides_ = std::move(*sides);
+  }
+  config_ = config;
+  return {};
+}
+
+/// Whether a configuration can be traced with, found out beside the trace that goes on: opens what that one
+/// does not hold already, loads the programs and attaches them for no process.
+Result<void> try_out(const AgentConfig& fresh, const AgentConfig& present, const std::string& version) {
+  auto features = usable_features(fresh.trace.hook);
+  if (!features) return features.error();
+  if (fresh.trace.output != present.trace.output) {
+    if (auto writer = open_output(fresh.trace.output); !writer) return writer.error();
+  }
+  SideOptions sides = side_options_of(fresh, version);
+  if (same_keys(fresh, present, {"metrics.listen"})) sides.metrics.reset();
+  if (same_keys(fresh, present, {"metrics.textfile"})) sides.textfile.clear();
+  if (auto opened = SideOutputs::open(sides); !opened) return opened.error();
+  if (fresh.trace.debuginfod) {
+    if (auto servers = Debuginfod::open(); !servers) return servers.error();
+  }
+  auto engine = Engine::load(to_trace_config(fresh.trace, version, std::move(*features)).engine);
+  if (!engine) return engine.error();
+  return (*engine)->attach();
+}
+
 /// The agent between two restarts: one configuration, one trace.
 class Run {
  public:
-  Run(std::string path, AgentConfig config, SdNotify& notify)
-      : path_(std::move(path)), config_(std::move(config)), notify_(notify) {}
+  Run(std::string path, AgentConfig config, Outputs& outputs, SdNotify& notify, std::string version)
+      : path_(std::move(path)),
+        config_(std::move(config)),
+        outputs_(outputs),
+        notify_(notify),
+        version_(std::move(version)) {}
 
-  Result<void> run(int signal_fd, const std::string& version);
-  /// The configuration to go on with; nothing if the agent was told to end.
-  std::optional<AgentConfig> next() { return restart_ ? std::move(next_) : std::nullopt; }
-  /// It has come as far as tracing.
-  bool has_started() const { return started_; }
-  const AgentConfig& config() const { return config_; }
+  /// `trouble`: the configuration that was to follow this one did not work.
+  RunOutcome run(int signal_fd, const std::string& trouble);
 
  private:
-  Result<void> reload(LineWriter& writer, WindowKeeper& keeper, Tracer& tracer);
+  Result<void> trace(int signal_fd, const std::string& trouble);
+  Result<void> reload(WindowKeeper& keeper, Tracer& tracer);
+  void tell_trouble(Tracer& tracer, const std::string& trouble);
 
-  std::string path_;
+  const std::string path_;
   AgentConfig config_;
+  Outputs& outputs_;
   SdNotify& notify_;
+  const std::string version_;
   std::optional<AgentConfig> next_;
   bool restart_ = false;
-  bool started_ = false;
+  bool interrupted_ = false;
+  bool worked_ = false;
 };
 
-Result<void> Run::run(int signal_fd, const std::string& version) {
+RunOutcome Run::run(int signal_fd, const std::string& trouble) {
+  RunOutcome outcome;
+  outcome.ended = trace(signal_fd, trouble);
+  outcome.worked = worked_;
+  outcome.config = std::move(config_);
+  if (restart_ && !interrupted_) outcome.next = std::move(next_);
+  return outcome;
+}
+
+Result<void> Run::trace(int signal_fd, const std::string& trouble) {
   auto features = usable_features(config_.trace.hook);
   if (!features) return features.error();
-  LineWriter writer = LineWriter::borrow(STDOUT_FILENO);
-  if (!config_.trace.output.empty()) {
-    auto file = LineWriter::append_to(config_.trace.output);
-    if (!file) return file.error();
-    writer = std::move(*file);
-  }
+  if (auto r = outputs_.open(config_); !r) return r;
   const HostInfo host = host_of(config_);
-  JsonlSink json(writer, JsonlOptions{config_.trace.max_line, host});
-  auto sides = SideOutputs::open({config_.metrics_listen, config_.metrics_textfile, config_.otlp,
-                                  config_.trace.interval_ns, host, version});
-  if (!sides) return sides.error();
-  SamplingSink sampling((*sides)->exporting(json));
-  Sink* head = &(*sides)->counting(sampling);  // all stalls, not the sampled ones
+  JsonlSink json(outputs_.lines(), JsonlOptions{config_.trace.max_line, host});
+  SamplingSink sampling(outputs_.sides().exporting(json));
+  // All stalls are counted, not the sampled ones.
+  Sink* head = &outputs_.sides().counting(sampling, {&outputs_.lines()});
   std::optional<RedactingSink> redacting;
   if (const RedactRules rules = rules_of(config_); rules.any()) head = &redacting.emplace(*head, rules);
-  WindowKeeper keeper(config_.windows, *head, sampling, notify_);
+  WindowKeeper keeper(config_.windows, *head, sampling, outputs_.lines(), notify_);
 
-  TraceConfig trace = to_trace_config(config_.trace, version, std::move(*features));
+  TraceConfig trace = to_trace_config(config_.trace, version_, std::move(*features));
   trace.host_name = host.name;
-  trace.name_service = [rules = config_.services](const ProcessInfo& process,
-                                                  const ContainerInfo& container) {
-    return service_of(rules, process, container);
-  };
+  trace.name_service = namer_of(config_);
   trace.conductor = &keeper;
   if (config_.trace.debuginfod) {
     auto servers = Debuginfod::open();
@@ -100,22 +182,28 @@ Result<void> Run::run(int signal_fd, const std::string& version) {
   }
   Tracer tracer(std::move(trace), *head);
   if (auto r = tracer.setup(); !r) return r;
-  started_ = true;
+  if (!trouble.empty()) tell_trouble(tracer, trouble);
   notify_.ready("tracing in windows of " + std::to_string(config_.windows.window_ns / 1'000'000'000) + " s");
-  return tracer.run(signal_fd, [&] { return reload(writer, keeper, tracer); });
+  auto ended = tracer.run(signal_fd, [&] { return reload(keeper, tracer); });
+  worked_ = keeper.has_attached();
+  interrupted_ = tracer.interrupted();
+  return ended;
 }
 
 // In the worker, on SIGHUP.
-Result<void> Run::reload(LineWriter& writer, WindowKeeper& keeper, Tracer& tracer) {
+Result<void> Run::reload(WindowKeeper& keeper, Tracer& tracer) {
   notify_.reloading();
   std::string trouble;
-  if (auto r = writer.reopen(); !r) trouble = r.error().message();
+  if (auto r = outputs_.lines().reopen(); !r) trouble = r.error().message();
   auto fresh = load_agent_config(path_, looptrace_environment());
   if (!fresh) {
     trouble = fresh.error().message();
   } else if (only_sampling_differs(config_, *fresh)) {
     keeper.replace_options(fresh->windows);
+    keeper.stop_after_window(nullptr);  // if another one was to follow
     config_ = std::move(*fresh);
+  } else if (auto works = try_out(*fresh, config_, version_); !works) {
+    trouble = works.error().message();
   } else {
     next_ = std::move(*fresh);
     keeper.stop_after_window([this, &tracer] {
@@ -124,12 +212,19 @@ Result<void> Run::reload(LineWriter& writer, WindowKeeper& keeper, Tracer& trace
     });
   }
   if (!trouble.empty()) {
-    std::fprintf(stderr, "looptrace: %s; going on as before\n", trouble.c_str());
-    tracer.warn("reload_failed", trouble + "; going on as before");
+    tell_trouble(tracer, trouble);
+  } else {
+    outputs_.sides().metrics().reloaded(true);
   }
   notify_.ready(trouble.empty() ? "configuration read"
                                 : "configuration wrong, the old one stays: " + trouble);
   return {};
+}
+
+void Run::tell_trouble(Tracer& tracer, const std::string& trouble) {
+  outputs_.sides().metrics().reloaded(false);
+  std::fprintf(stderr, "looptrace: %s; going on as before\n", trouble.c_str());
+  tracer.warn("reload_failed", trouble + "; going on as before");
 }
 
 }  // namespace
@@ -140,22 +235,15 @@ Result<void> run_agent(const std::string& config_path, const std::string& versio
   auto config = load_agent_config(config_path, looptrace_environment());
   if (!config) return config.error();
   SdNotify notify;
-  std::optional<AgentConfig> present = std::move(*config), before;
-  while (present) {
-    Run run(config_path, std::move(*present), notify);
-    auto ended = run.run(signals->get(), version);
-    if (!ended && !run.has_started() && before) {
-      // A file can be right and yet not work: its port is taken, its output cannot be opened.
-      std::fprintf(stderr, "looptrace: %s; going back to the configuration before\n",
-                   ended.error().message().c_str());
-      present = std::exchange(before, std::nullopt);
-      continue;
-    }
-    if (!ended) return is_reader_gone(ended.error()) ? Result<void>{} : ended;
-    before = run.config();
-    present = run.next();
-  }
-  return {};
+  Outputs outputs(version);
+  auto ended = run_through_reloads(std::move(*config), [&](AgentConfig present, const std::string& trouble) {
+    return Run(config_path, std::move(present), outputs, notify, version).run(signals->get(), trouble);
+  });
+  if (!outputs.is_open()) return ended;
+  outputs.lines().finish();
+  if (const std::string trouble = outputs.lines().trouble(); !trouble.empty())
+    std::fprintf(stderr, "looptrace: %s; the last records are lost\n", trouble.c_str());
+  return ended;
 }
 
 Result<void> check_agent_config(const std::string& config_path) {

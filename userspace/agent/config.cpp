@@ -265,15 +265,22 @@ std::map<std::string, std::string> looptrace_environment() {
   return found;
 }
 
-bool only_sampling_differs(const AgentConfig& a, const AgentConfig& b) {
-  const auto rest = [](const AgentConfig& config) {
+bool same_keys(const AgentConfig& a, const AgentConfig& b, std::initializer_list<std::string_view> prefixes) {
+  const auto part = [&](const AgentConfig& config) {
     auto given = config.given;
-    std::erase_if(given, [](const auto& entry) {
-      return entry.first.starts_with("sampling.") || entry.first.starts_with("budget.");
+    std::erase_if(given, [&](const auto& entry) {
+      return std::none_of(prefixes.begin(), prefixes.end(),
+                          [&](std::string_view prefix) { return entry.first.starts_with(prefix); });
     });
     return given;
   };
-  return rest(a) == rest(b);
+  return part(a) == part(b);
+}
+
+bool only_sampling_differs(const AgentConfig& a, const AgentConfig& b) {
+  return same_keys(a, b,
+                   {"targets.", "trace.", "output.", "metrics.", "otlp.", "service.", "privacy.",
+                    "sampling.host"});  // the last stands in every record
 }
 
 std::vector<std::string> agent_config_keys() {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/window_keeper.h"
@@ -28,6 +30,9 @@ struct AgentConfig {
 
 /// Both trace and write alike: from one to the other, sampling and budget can be changed while tracing.
 bool only_sampling_differs(const AgentConfig& a, const AgentConfig& b);
+
+/// What was set of these keys ("trace.interval") and sections ("metrics.") is the same in both.
+bool same_keys(const AgentConfig& a, const AgentConfig& b, std::initializer_list<std::string_view> prefixes);
 
 /// Reads a configuration file, then the environment: LOOPTRACE_SAMPLING_WINDOW stands for [sampling] window.
 /// Fault::usage with the file and the line, or the variable, and what would be right. An empty path: no file.

@@ -18,15 +18,18 @@ constexpr uint64_t kRaise = 4;  // the higher threshold, in thresholds
 
 }  // namespace
 
-WindowKeeper::WindowKeeper(WindowOptions options, Sink& sink, SamplingSink& sampling, SdNotify& notify)
+WindowKeeper::WindowKeeper(WindowOptions options, Sink& sink, SamplingSink& sampling, QueuedLines& output,
+                           SdNotify& notify)
     : options_(std::move(options)),
       sink_(sink),
       sampling_(sampling),
+      output_(output),
       notify_(notify),
       schedule_(options_.seed, options_.host, options_.window_ns, options_.probability),
       governor_(options_.budget),
       threshold_ns_(options_.threshold_ns),
-      written_cpu_ns_(process_cpu_ns()) {}
+      written_cpu_ns_(process_cpu_ns()),
+      written_losses_(output.dropped()) {}
 
 // Books the time since the last call to the windows during which the hooks were attached.
 void WindowKeeper::account(uint64_t realtime_ns) {
@@ -57,6 +60,8 @@ Result<uint64_t> WindowKeeper::step(Tracer& tracer, uint64_t now_ns) {
   notify_.watchdog(now_ns);
   const uint64_t realtime = clock_ns(CLOCK_REALTIME);
   if (tracer.attached()) account(realtime);
+  if (auto r = output_.state(); !r) return r.error();
+  look_at_output(tracer);
   if (now_ns >= last_look_ns_ + kSecondNs || meter_.due_ns().value_or(UINT64_MAX) <= now_ns)
     look_at_budget(tracer, now_ns);
 
@@ -123,6 +128,7 @@ Result<void> WindowKeeper::keep_attached(Tracer& tracer, uint64_t realtime_ns) {
   if (wanted == tracer.attached()) return {};
   if (wanted) {
     if (auto r = tracer.resume(); !r) return r;
+    has_attached_ = true;
     accounted_ns_ = tracer.attached_since();
   } else {
     // Off in the midst of an active window: what goes on is cut there.
@@ -162,11 +168,11 @@ Result<void> WindowKeeper::write(Tracer& tracer, State& state) {
     record.capped = std::move(outcome->capped);
     if (outcome->sampled_out) record.dropped["sampled"] = outcome->sampled_out;
   }
-  auto losses = tracer.losses();
-  for (const auto& [reason, n] : losses) {
+  auto lost = losses(tracer);
+  for (const auto& [reason, n] : lost) {
     if (n > written_losses_[reason]) record.dropped[reason] = n - written_losses_[reason];
   }
-  written_losses_ = std::move(losses);
+  written_losses_ = std::move(lost);
   record.time_ns = clock_ns(CLOCK_REALTIME);
   record.number = state.window.number;
   record.start_ns = state.window.start_ns;
@@ -182,14 +188,41 @@ Result<void> WindowKeeper::write(Tracer& tracer, State& state) {
   written_bpf_ns_ = meter_.bpf_ns();
   record.bpf_estimated = meter_.estimated();
   record.resident_bytes = resident_bytes();
-  record.budget = {budget_level_name(governor_.level()),
-                   static_cast<uint32_t>(governor_.level()),
-                   governor_.reason(),
-                   governor_.limits().cpu,
-                   governor_.used(),
-                   governor_.limits().memory_bytes};
+  record.budget = budget();
   record.threads = tracer.loops_known();
   return sink_.window(record);
+}
+
+std::map<std::string, uint64_t> WindowKeeper::losses(Tracer& tracer) const {
+  auto lost = tracer.losses();
+  lost.merge(output_.dropped());
+  return lost;
+}
+
+BudgetState WindowKeeper::budget() const {
+  const bool silent = !output_trouble_.empty();
+  const BudgetLevel level = silent ? BudgetLevel::hooks_off : governor_.level();
+  return {budget_level_name(level),
+          static_cast<uint32_t>(level),
+          silent ? "output" : governor_.reason(),
+          governor_.limits().cpu,
+          governor_.used(),
+          governor_.limits().memory_bytes};
+}
+
+// What nobody receives is not worth its cost: hooks off at once, and on again when all has been read.
+void WindowKeeper::look_at_output(Tracer& tracer) {
+  std::string trouble = output_.trouble();
+  if (trouble.empty() == output_trouble_.empty()) return;
+  output_trouble_ = std::move(trouble);
+  if (output_trouble_.empty()) {
+    tracer.warn("output_back", "records are received again");
+    notify_.status("records are received again");
+  } else {
+    const std::string what = output_trouble_ + "; nothing is traced meanwhile";
+    tracer.warn("output_stuck", what);
+    notify_.status(what);
+  }
 }
 
 void WindowKeeper::look_at_budget(Tracer& tracer, uint64_t now_ns) {

@@ -11,6 +11,7 @@
 #include "agent/sampling_sink.h"
 #include "agent/schedule.h"
 #include "base/sd_notify.h"
+#include "sinks/queued_lines.h"
 #include "trace/conductor.h"
 
 namespace looptrace {
@@ -28,20 +29,25 @@ struct WindowOptions {
 };
 
 /// The agent's conductor: attaches for active windows, waits at their end for the stalls that began in them,
-/// detaches, writes looptrace.window/1; meters what that costs and sheds what is too much. Lives in the
-/// worker.
+/// detaches, writes looptrace.window/1; meters what that costs and sheds what is too much. While nobody
+/// receives the records, nothing is attached. Lives in the worker.
 class WindowKeeper : public Conductor {
  public:
-  /// Window records go to `sink`, at the head of whatever there is; sampled stalls come out of `sampling`.
-  WindowKeeper(WindowOptions options, Sink& sink, SamplingSink& sampling, SdNotify& notify);
+  /// Window records go to `sink`, at the head of whatever there is; sampled stalls come out of `sampling`,
+  /// and what is written ends in `output`.
+  WindowKeeper(WindowOptions options, Sink& sink, SamplingSink& sampling, QueuedLines& output,
+               SdNotify& notify);
 
   Result<uint64_t> step(Tracer& tracer, uint64_t now_ns) override;
   Result<void> end(Tracer& tracer) override;
 
   /// From the next window on.
   void replace_options(WindowOptions options) { next_options_ = std::move(options); }
-  /// After the present window and its stalls no other one begins, and `done` is called, once.
+  /// After the present window and its stalls no other one begins, and `done` is called, once. Null: they go
+  /// on.
   void stop_after_window(std::function<void()> done) { done_ = std::move(done); }
+  /// The hooks were attached, at some time.
+  bool has_attached() const { return has_attached_; }
 
  private:
   struct State {
@@ -61,19 +67,25 @@ class WindowKeeper : public Conductor {
   void look_at_budget(Tracer& tracer, uint64_t now_ns);
   void apply_level(Tracer& tracer, bool window_begins);
   void account(uint64_t realtime_ns);
-  bool off() const { return governor_.level() == BudgetLevel::hooks_off; }
+  void look_at_output(Tracer& tracer);
+  std::map<std::string, uint64_t> losses(Tracer& tracer) const;
+  BudgetState budget() const;
+  bool off() const { return governor_.level() == BudgetLevel::hooks_off || !output_trouble_.empty(); }
 
   WindowOptions options_;
   std::optional<WindowOptions> next_options_;
   Sink& sink_;
   SamplingSink& sampling_;
+  QueuedLines& output_;
   SdNotify& notify_;
   Schedule schedule_;
   Governor governor_;
   Meter meter_;
   std::optional<State> present_, draining_;
   std::function<void()> done_;
-  uint64_t accounted_ns_ = 0;  // CLOCK_REALTIME up to which attached time was booked
+  bool has_attached_ = false;
+  std::string output_trouble_;  // why nobody receives what is written; empty: they do
+  uint64_t accounted_ns_ = 0;   // CLOCK_REALTIME up to which attached time was booked
   uint64_t last_look_ns_ = 0;
   uint64_t threshold_ns_;
   uint64_t written_cpu_ns_, written_bpf_ns_ = 0;

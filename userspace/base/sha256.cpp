@@ -87,4 +87,8 @@ std::string hmac_sha256_hex(std::string_view key, std::string_view text) {
   return sha256_hex(outer + bytes_of(sha256_hex(inner + std::string(text))));
 }
 
+std::string keyed_hash(std::string_view key, std::string_view text) {
+  return text.empty() ? "" : hmac_sha256_hex(key, text).substr(0, 16);
+}
+
 }  // namespace looptrace

@@ -77,10 +77,23 @@ void Redactor::hide_words(std::string& text) const {
   text = std::move(out);
 }
 
+std::string Redactor::hash(const std::string& text) const { return keyed_hash(rules_.key, text); }
+
+// "container=3f4e", "cgroup=/system.slice/nginx.service", as they were given.
+void Redactor::hide_target(std::string& target) const {
+  const size_t equals = target.find('=');
+  const std::string kind = target.substr(0, equals);
+  if (rules_.ids && equals != target.npos && (kind == "container" || kind == "cgroup")) {
+    target = kind + "=" + hash(target.substr(equals + 1));
+  } else {
+    hide_words(target);
+  }
+}
+
 void Redactor::hide(ProcessInfo& process) const {
   hide_path(process.executable);
   if (rules_.ids && !process.cgroup.empty()) {
-    process.cgroup = hmac_sha256_hex(rules_.key, process.cgroup).substr(0, 16);
+    process.cgroup = hash(process.cgroup);
   } else {
     hide_path(process.cgroup);
   }
@@ -89,9 +102,9 @@ void Redactor::hide(ProcessInfo& process) const {
 
 void Redactor::hide(ContainerInfo& container) const {
   if (!rules_.ids) return;
-  for (std::string* id : {&container.id, &container.k8s_pod}) {
-    if (!id->empty()) *id = hmac_sha256_hex(rules_.key, *id).substr(0, 16);
-  }
+  for (std::string* id :
+       {&container.id, &container.k8s_pod, &container.k8s_namespace, &container.k8s_container})
+    *id = hash(*id);
 }
 
 void Redactor::hide(Frame& frame) const {
@@ -135,7 +148,7 @@ LoopRecord Redactor::apply(LoopRecord loop) const {
 }
 
 StartRecord Redactor::apply(StartRecord start) const {
-  for (std::string& target : start.targets) hide_words(target);
+  for (std::string& target : start.targets) hide_target(target);
   for (Capability& feature : start.features) {
     hide_words(feature.detail);
     hide_words(feature.mend);

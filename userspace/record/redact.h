@@ -13,7 +13,7 @@ struct RedactRules {
   bool paths = false;      ///< "/srv/secret/app.py" -> "sha:1a2b3c4d/app.py"; one directory, one hash
   bool args = false;       ///< command lines are removed
   bool addresses = false;  ///< "10.0.0.7:5432" -> "redacted:5432"
-  bool ids = false;        ///< container ids, pod names and cgroups become keyed hashes
+  bool ids = false;        ///< container ids, cgroups and Kubernetes' names become keyed hashes
   std::string key = {};    ///< of these
 
   bool any() const { return paths || args || addresses || ids; }
@@ -36,6 +36,8 @@ class Redactor {
   void hide_path(std::string& path) const;
   void hide_address(std::string& address) const;
   void hide_words(std::string& text) const;
+  void hide_target(std::string& target) const;
+  std::string hash(const std::string& text) const;
   void hide(ProcessInfo& process) const;
   void hide(ContainerInfo& container) const;
   void hide(Frame& frame) const;

@@ -35,7 +35,7 @@ struct BudgetState {
   std::string level =
       "full";          ///< full, no_source_lines, fewer_stacks, no_stacks, higher_threshold, hooks_off
   uint32_t step = 0;   ///< 0 = full
-  std::string reason;  ///< why it is not full: "cpu", "ring", "memory"; empty at full
+  std::string reason;  ///< why it is not full: "cpu", "ring", "memory", "output"; empty at full
   double limit = 0;    ///< share of one core that may be used
   double used = 0;     ///< ... and that was, BPF programs included
   uint64_t memory_limit_bytes = 0;  ///< 0 = no limit

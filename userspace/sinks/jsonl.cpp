@@ -8,7 +8,7 @@ namespace looptrace {
 
 Result<void> JsonlSink::start(const StartRecord& record) {
   write_start(line_, record, options_.host, options_.max_line);
-  return writer_.write(line_);
+  return writer_.write_first(line_);
 }
 
 Result<void> JsonlSink::stall(const Stall& record) {
@@ -23,17 +23,17 @@ Result<void> JsonlSink::loop(const LoopRecord& record) {
 
 Result<void> JsonlSink::window(const WindowRecord& record) {
   write_window(line_, record, options_.host, options_.max_line);
-  return writer_.write(line_);
+  return writer_.write_first(line_);
 }
 
 Result<void> JsonlSink::warning(const WarningRecord& record) {
   write_warning(line_, record, options_.host, options_.max_line);
-  return writer_.write(line_);
+  return writer_.write_first(line_);
 }
 
 Result<void> JsonlSink::summary(const SummaryRecord& record) {
   write_summary(line_, record, options_.host, options_.max_line);
-  return writer_.write(line_);
+  return record.final ? writer_.write_first(line_) : writer_.write(line_);
 }
 
 }  // namespace looptrace

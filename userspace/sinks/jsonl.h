@@ -15,11 +15,12 @@ struct JsonlOptions {
   HostInfo host;
 };
 
-/// JSON Lines: a record a line, a line a write.
+/// JSON Lines: a record a line, a line a write. What tells of the trace itself (its start, windows, warnings,
+/// its end) comes first where there is no room for all.
 class JsonlSink : public Sink {
  public:
   /// `writer` outlives the sink.
-  JsonlSink(LineWriter& writer, JsonlOptions options) : writer_(writer), options_(std::move(options)) {}
+  JsonlSink(LineOutput& writer, JsonlOptions options) : writer_(writer), options_(std::move(options)) {}
 
   Result<void> start(const StartRecord& record) override;
   Result<void> stall(const Stall& record) override;
@@ -29,7 +30,7 @@ class JsonlSink : public Sink {
   Result<void> summary(const SummaryRecord& record) override;
 
  private:
-  LineWriter& writer_;
+  LineOutput& writer_;
   JsonlOptions options_;
   std::string line_;  // kept for its memory
 };

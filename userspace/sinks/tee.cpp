@@ -36,10 +36,12 @@ Result<void> TeeSink::warning(const WarningRecord& record) {
   return hand_on(&Sink::warning, record, record.time_ns);
 }
 
-Result<void> TeeSink::tell_losses(const std::map<std::string, uint64_t>& dropped, uint64_t time_ns) {
+Result<void> TeeSink::tell_losses(const std::map<std::string, uint64_t>& dropped, bool last,
+                                  uint64_t time_ns) {
   for (const auto& [reason, n] : dropped) {
     uint64_t& told = told_[reason];
-    if (n == told) continue;
+    // Whoever loses something each interval is not told each interval.
+    if (n == told || (n < 2 * told && !last)) continue;
     const WarningRecord lost{time_ns, reason,
                              std::to_string(n - told) + " more lost, " + std::to_string(n) + " in all"};
     told = n;
@@ -50,11 +52,11 @@ Result<void> TeeSink::tell_losses(const std::map<std::string, uint64_t>& dropped
 
 Result<void> TeeSink::summary(const SummaryRecord& record) {
   std::map<std::string, uint64_t> dropped;
-  for (SideSink* side : lossy_) {
-    if (record.final) side->finish();
-    for (const auto& [reason, n] : side->dropped()) dropped[reason] += n;
+  for (Lossy* lossy : lossy_) {
+    if (record.final) lossy->finish();
+    for (const auto& [reason, n] : lossy->dropped()) dropped[reason] += n;
   }
-  if (auto told = tell_losses(dropped, record.time_ns); !told) return told;
+  if (auto told = tell_losses(dropped, record.final, record.time_ns); !told) return told;
   SummaryRecord whole = record;
   whole.dropped.merge(dropped);
   return hand_on(&Sink::summary, whole, record.time_ns);

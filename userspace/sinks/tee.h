@@ -10,26 +10,32 @@
 
 namespace looptrace {
 
+/// What waits for others behind a bounded queue, in a thread of its own, and so may lose records.
+class Lossy {
+ public:
+  virtual ~Lossy() = default;
+  /// What it has lost so far, by reason.
+  virtual std::map<std::string, uint64_t> dropped() const = 0;
+  /// Before the last summary: sends what it can still send, within a time of its own.
+  virtual void finish() = 0;
+};
+
 /// A sink beside the main one: metrics, an exporter. It must not hold up the one thread that calls it; one
-/// that waits for others does so in a thread of its own, behind a bounded queue.
+/// that waits for others is Lossy, too.
 class SideSink : public Sink {
  public:
   virtual const char* name() const = 0;
-  /// What it has lost so far, by reason.
-  virtual std::map<std::string, uint64_t> dropped() const { return {}; }
-  /// Before the last summary: sends what it can still send, within a time of its own.
-  virtual void finish() {}
 };
 
 /// Hands each record to the sinks beside the main one, then to that. A failure of the former does not end the
 /// trace: it is told in a warning, once until it works again.
 ///
-/// It also adds the losses of lossy sinks to the summary, wherever these sinks are: the summary tells all
-/// that was lost, and a warning goes before it when that has grown.
+/// It also adds the losses of the lossy to the summary, wherever they are: the summary tells all
+/// that was lost. A warning goes before it at the first loss, whenever that has doubled, and at the end.
 class TeeSink : public Sink {
  public:
   /// All outlive it. The sides are called in their order.
-  TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<SideSink*> lossy = {})
+  TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<Lossy*> lossy = {})
       : main_(main), sides_(std::move(sides)), lossy_(std::move(lossy)) {}
 
   Result<void> start(const StartRecord& record) override;
@@ -42,10 +48,11 @@ class TeeSink : public Sink {
  private:
   template <typename Record>
   Result<void> hand_on(Result<void> (Sink::*method)(const Record&), const Record& record, uint64_t time_ns);
-  Result<void> tell_losses(const std::map<std::string, uint64_t>& dropped, uint64_t time_ns);
+  Result<void> tell_losses(const std::map<std::string, uint64_t>& dropped, bool last, uint64_t time_ns);
 
   Sink& main_;
-  std::vector<SideSink*> sides_, lossy_;
+  std::vector<SideSink*> sides_;
+  std::vector<Lossy*> lossy_;
   std::set<const SideSink*> failing_;
   std::map<std::string, uint64_t> told_;
 };

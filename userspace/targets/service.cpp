@@ -82,8 +82,8 @@ Result<ServiceRule> parse_service_rule(const std::string& text) {
   return rule;
 }
 
-std::string service_of(const std::vector<ServiceRule>& rules, const ProcessInfo& process,
-                       const ContainerInfo& container) {
+std::string service_by_rule(const std::vector<ServiceRule>& rules, const ProcessInfo& process,
+                            const ContainerInfo& container) {
   for (const ServiceRule& rule : rules) {
     const bool holds =
         std::all_of(rule.conditions.begin(), rule.conditions.end(), [&](const auto& condition) {
@@ -93,6 +93,10 @@ std::string service_of(const std::vector<ServiceRule>& rules, const ProcessInfo&
         });
     if (holds) return rule.name;
   }
+  return "";
+}
+
+std::string service_without_rule(const ProcessInfo& process, const ContainerInfo& container) {
   if (!container.k8s_pod.empty()) return workload_of_pod(container.k8s_pod);
   // A unit of the host's that holds containers, as docker.service does, does not name what runs in them.
   if (container.id.empty()) {

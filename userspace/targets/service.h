@@ -20,10 +20,13 @@ struct ServiceRule {
 /// wrong.
 Result<ServiceRule> parse_service_rule(const std::string& text);
 
-/// The service that a process belongs to: the first rule that holds; else the workload of its pod ("web" of
-/// "web-5d9c7b6f4-x2x7k"), else its systemd unit without suffix and instance, else its name.
-std::string service_of(const std::vector<ServiceRule>& rules, const ProcessInfo& process,
-                       const ContainerInfo& container);
+/// The service that a process belongs to by the first rule that holds; empty if none does.
+std::string service_by_rule(const std::vector<ServiceRule>& rules, const ProcessInfo& process,
+                            const ContainerInfo& container);
+
+/// Else: the workload of its pod ("web" of "web-5d9c7b6f4-x2x7k"), else its systemd unit without suffix and
+/// instance, else its name.
+std::string service_without_rule(const ProcessInfo& process, const ContainerInfo& container);
 
 /// The Deployment, DaemonSet or StatefulSet of a pod, by how Kubernetes forms a pod's name.
 std::string workload_of_pod(const std::string& pod);

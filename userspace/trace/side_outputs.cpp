@@ -45,10 +45,9 @@ Sink& SideOutputs::exporting(Sink& next) {
   return *exporting_;
 }
 
-Sink& SideOutputs::counting(Sink& next) {
+Sink& SideOutputs::counting(Sink& next, std::vector<Lossy*> lossy) {
   std::vector<SideSink*> sides{&metrics_};
   if (textfile_) sides.push_back(textfile_.get());
-  std::vector<SideSink*> lossy;
   if (otlp_) lossy.push_back(otlp_.get());
   counting_ = std::make_unique<TeeSink>(next, std::move(sides), std::move(lossy));
   return *counting_;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/http_url.h"
 #include "base/listen_address.h"
@@ -33,12 +34,12 @@ class SideOutputs {
   /// Opens all of them: what cannot be had is told before anything is traced.
   static Result<std::unique_ptr<SideOutputs>> open(const SideOptions& options);
 
-  /// In front of `next`, which outlives this: sends what goes there to the collector too, if there is one. It
-  /// belongs behind sampling and redaction. To be called once, as is counting().
+  /// In front of `next`, which outlives the trace: sends what goes there to the collector too, if there is
+  /// one. It belongs behind sampling and redaction. To be called once a trace, as is counting().
   Sink& exporting(Sink& next);
-  /// In front of `next`, which outlives this: counts all that goes there. It belongs before any sampling.
-  /// What the exporter loses is told here.
-  Sink& counting(Sink& next);
+  /// In front of `next`, which outlives the trace: counts all that goes there. It belongs before any
+  /// sampling. What the exporter and those in `lossy` lose is told here.
+  Sink& counting(Sink& next, std::vector<Lossy*> lossy = {});
   Metrics& metrics() { return metrics_; }
   /// Where metrics are served, if they are.
   std::optional<ListenAddress> listening() const;

@@ -274,6 +274,7 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
     end_wanted_.take();
   }
   worker_.join();
+  interrupted_ = stopping;
   if (failure_) return *failure_;
   return {};
 }
@@ -348,8 +349,10 @@ void Tracer::work(std::stop_token stop) {
       housekeeping(now);
       if (messages.empty()) reconcile();
     }
-    if (looking && now - last_report_ns_ >= config_.interval_ns && !last) {
-      report_loops(now);
+    // Also of a time without hooks: who waits for a sign of life is not to wait for the next window.
+    if (now - last_report_ns_ >= config_.interval_ns && !last) {
+      if (looking) report_loops(now);
+      last_report_ns_ = now;
       fill_summary();
       summary_.final = false;
       check(sink_.summary(summary_));

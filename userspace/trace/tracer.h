@@ -75,6 +75,8 @@ class Tracer {
 
   /// Has run() end. Any thread.
   void stop();
+  /// A signal has told run() to end, be it as the last of several reasons.
+  bool interrupted() const { return interrupted_; }
 
   // For the conductor, in the worker.
 
@@ -179,6 +181,7 @@ class Tracer {
   uint64_t attached_since_ = 0;
   std::atomic<uint64_t> barrier_asked_{0};
   uint64_t barriers_ = 0;
+  bool interrupted_ = false;
   bool conducted_ = false;     // to its end
   uint64_t next_step_ns_ = 0;  // when the conductor wants to be asked
   uint64_t ids_ = 0;

@@ -36,7 +36,7 @@ constexpr auto kWakeupBounds =
 // Those that are there before they happen: increase() does not see a series' first value.
 constexpr const char* kUsualLosses[] = {"stall_ring_full", "stack_ring_full",  "loops_full",
                                         "hook_missed",     "stall_queue_full", "stack_queue_full",
-                                        "event_queue_full"};
+                                        "event_queue_full", "output_full", "output_failed"};
 
 size_t bucket_of(std::span<const uint64_t> bounds, uint64_t value) {
   return static_cast<size_t>(std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin());

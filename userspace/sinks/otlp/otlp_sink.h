@@ -10,7 +10,7 @@
 namespace looptrace {
 
 /// Every record as a log record of OTLP, through an exporter of its own.
-class OtlpSink : public SideSink {
+class OtlpSink : public SideSink, public Lossy {
  public:
   OtlpSink(std::unique_ptr<OtlpExporter> exporter, HostInfo host)
       : exporter_(std::move(exporter)), host_(std::move(host)) {}

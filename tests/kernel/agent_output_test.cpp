@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// `looptrace agent` whose records nobody reads, whose memory is capped, whose records must not name anyone.
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "agent_parts.h"
+
+namespace looptrace::test {
+namespace {
+
+/// How often the kernel has run the BPF programs of a process; it counts while bpf_stats_enabled is 1.
+uint64_t bpf_runs(pid_t pid) {
+  const std::string proc = "/proc/" + std::to_string(pid);
+  DIR* dir = opendir((proc + "/fdinfo").c_str());
+  uint64_t runs = 0;
+  while (const dirent* entry = dir ? readdir(dir) : nullptr) {
+    std::ifstream info(proc + "/fdinfo/" + entry->d_name);
+    for (std::string line; std::getline(info, line);) {
+      if (line.starts_with("run_cnt:")) runs += std::stoull(line.substr(8));
+    }
+  }
+  if (dir) closedir(dir);
+  return runs;
+}
+
+/// kernel.bpf_stats_enabled while it lives.
+class BpfStats {
+ public:
+  BpfStats() {
+    std::ifstream(kPath) >> before_;
+    std::ofstream(kPath) << "1";
+  }
+  ~BpfStats() { std::ofstream(kPath) << before_; }
+
+ private:
+  static constexpr const char* kPath = "/proc/sys/kernel/bpf_stats_enabled";
+  std::string before_;
+};
+
+uint64_t sum_of(const std::vector<json>& windows, const std::string& reason) {
+  return std::accumulate(windows.begin(), windows.end(), uint64_t{0}, [&](uint64_t sum, const json& w) {
+    return sum + w.value("dropped", json::object()).value(reason, uint64_t{0});
+  });
+}
+
+bool warned(Trace& agent, const std::string& code) {
+  const auto warnings = agent.records("looptrace.warning/1");
+  return std::any_of(warnings.begin(), warnings.end(), [&](const json& w) { return w["code"] == code; });
+}
+
+// Nobody reads, so nothing is worth tracing: what does not fit is dropped and counted, the hooks go, and they
+// come back with the reader.
+TEST(AgentOutput, AReaderThatHangsCostsNothing) {
+  LOOPTRACE_NEEDS_ROOT();
+  const BpfStats stats;
+  const uint16_t port = free_port();
+  const Config config(for_victim(
+      "[trace]\nthreshold = 10ms\n[sampling]\nwindow = 1s\nrecords = 2000\nper_fingerprint = 2000\n"
+      "[budget]\ncpu = 100%\n",
+      "127.0.0.1:" + std::to_string(port)));
+  Victim load("epoll_sleep", {"--threads", "12", "--count", "1500", "--stall-ms", "12", "--gap-ms", "8"});
+  ASSERT_TRUE(load.ready());
+  Trace agent({"agent", "--config", config.path()}, ProcessOptions{false, 0, ""});
+  const pid_t pid = agent.process().pid();
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) > 0; }, 15)) << agent.process().errors();
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) == 0; }, 25)) << "the hooks are still there";
+
+  const uint64_t runs = bpf_runs(pid);
+  EXPECT_GT(runs, 0u);
+  usleep(2'000'000);
+  EXPECT_EQ(bpf_runs(pid), runs) << "no program of it runs";
+  EXPECT_EQ(links_of(pid), 0u);
+  EXPECT_FALSE(load.process().ended()) << "there was something to trace all the time";
+  EXPECT_LT(status_number(pid, "VmRSS"), 128u << 10);
+  // What it counts is told by another way.
+  const std::string page = http_get(port, "/metrics");
+  EXPECT_NE(page.find("looptrace_agent_budget_info{level=\"hooks_off\",reason=\"output\"}"),
+            std::string::npos)
+      << page;
+  EXPECT_TRUE(http_get(port, "/healthz").starts_with("HTTP/1.1 200"));
+  load.process().signal(SIGKILL);
+
+  agent.process().read_output();
+  EXPECT_TRUE(wait_until([&] { return warned(agent, "output_back"); }, 15));
+  EXPECT_TRUE(warned(agent, "output_stuck"));
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) > 0; }, 5)) << "it traces again";
+  Victim later("epoll_sleep", {"--count", "5", "--stall-ms", "60", "--gap-ms", "40", "--delay-ms", "1500"});
+  const auto truth = later.truth();
+  EXPECT_EQ(truth.size(), 5u);
+  EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+  expect_exactly(of_pid(agent.stalls(), later.pid()), truth, 3 * kMs);
+
+  const auto windows = agent.records("looptrace.window/1");
+  const uint64_t dropped = sum_of(windows, "output_full");
+  uint64_t kept = 0;
+  for (const json& w : windows) kept += w["kept"].get<uint64_t>();
+  const uint64_t written = agent.stalls().size();
+  std::printf("%llu stalls kept, %llu written, %llu lines dropped\n", static_cast<unsigned long long>(kept),
+              static_cast<unsigned long long>(written), static_cast<unsigned long long>(dropped));
+  EXPECT_LT(written, kept) << "nothing was dropped: nothing was shown";
+  EXPECT_GE(dropped, kept - written) << "every record that is missing is counted";
+  EXPECT_EQ(agent.summary()->at("dropped").at("output_full"), dropped);
+  const auto off = std::find_if(windows.begin(), windows.end(), [](const json& w) {
+    return w["budget"].value("reason", "") == "output" && w["budget"]["level"] == "hooks_off";
+  });
+  ASSERT_NE(off, windows.end());
+  EXPECT_LT((*off)["attached_ns"].get<uint64_t>(), 1000 * kMs);
+}
+
+TEST(AgentOutput, EndsThoughNobodyReads) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Config config(
+      for_victim("[trace]\nthreshold = 10ms\n[sampling]\nwindow = 1s\nrecords = "
+                 "500\nper_fingerprint = 500\n[budget]\ncpu = 100%\n"));
+  Victim load("epoll_sleep", {"--threads", "8", "--count", "600", "--stall-ms", "12", "--gap-ms", "8"});
+  ASSERT_TRUE(load.ready());
+  Trace agent({"agent", "--config", config.path()}, ProcessOptions{false, 0, ""});
+  usleep(5'000'000);
+  agent.process().signal(SIGTERM);
+  EXPECT_EQ(agent.process().wait(10), 0) << agent.process().errors();
+  EXPECT_NE(agent.process().errors().find("standard output"), std::string::npos)
+      << "what was lost at the end is told: " << agent.process().errors();
+}
+
+// A disk that is full now may have room later.
+TEST(AgentOutput, AFullDiskIsWaitedFor) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Config config(
+      for_victim("[sampling]\nwindow = 1s\n[output]\nfile = /dev/full\n[budget]\ncpu = 100%\n"));
+  Trace agent({"agent", "--config", config.path()});
+  const pid_t pid = agent.process().pid();
+  // Its first record fails; whether it had attached by then is a matter of chance.
+  usleep(4'000'000);
+  EXPECT_FALSE(agent.process().ended()) << agent.process().errors();
+  EXPECT_EQ(links_of(pid), 0u);
+  agent.process().signal(SIGTERM);
+  EXPECT_EQ(agent.process().wait(), 0) << agent.process().errors();
+  EXPECT_NE(agent.process().errors().find("/dev/full"), std::string::npos) << agent.process().errors();
+}
+
+// Kubernetes asks /healthz, and ends who does not answer: also in windows without hooks.
+TEST(AgentOutput, IsHealthyInWindowsThatAreNotTraced) {
+  LOOPTRACE_NEEDS_ROOT();
+  const uint16_t port = free_port();
+  const Config config(for_victim("[trace]\ninterval = 1s\n[sampling]\nwindow = 60s\nprobability = 0.000001\n",
+                                 "127.0.0.1:" + std::to_string(port)));
+  Trace agent({"agent", "--config", config.path()});
+  ASSERT_TRUE(agent.started());
+  usleep(9'500'000);  // three intervals and five seconds
+  EXPECT_EQ(links_of(agent.process().pid()), 0u);
+  const std::string health = http_get(port, "/healthz");
+  EXPECT_TRUE(health.starts_with("HTTP/1.1 200")) << health;
+  EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+  EXPECT_GE(agent.records("looptrace.summary/1").size(), 6u);
+}
+
+TEST(AgentOutput, KeepsItsMemoryUnderTheCap) {
+  LOOPTRACE_NEEDS_ROOT();
+  const auto resident = [](const json& w) { return w["resident_bytes"].get<uint64_t>(); };
+  const auto run_with = [&](const std::string& cap, double seconds, std::string* page) {
+    const uint16_t port = free_port();
+    // Every loop of the host: the tables of many programs.
+    const Config config(
+        "[trace]\ninterval = 1s\n[sampling]\nwindow = 1s\n[budget]\ncpu = 100%\nmemory = " + cap +
+        "\nrecovery = 60s\n[metrics]\nlisten = \"127.0.0.1:" + std::to_string(port) + "\"\n");
+    Trace agent({"agent", "--config", config.path()});
+    EXPECT_TRUE(agent.started());
+    usleep(static_cast<useconds_t>(seconds * 1e6));
+    if (page) *page = http_get(port, "/metrics");
+    EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+    return agent.records("looptrace.window/1");
+  };
+  const auto free = run_with("0", 3, nullptr);
+  ASSERT_FALSE(free.empty());
+  EXPECT_FALSE(free.back()["budget"].contains("memory_limit_bytes"));
+  EXPECT_EQ(free.back()["budget"]["level"], "full");
+
+  // A little less than that: what can be read anew is given up, and that is enough.
+  const uint64_t cap = (resident(free.back()) >> 20) - 4;
+  std::string page;
+  const auto capped = run_with(std::to_string(cap) + "M", 6, &page);
+  ASSERT_GE(capped.size(), 4u);
+  const json last = capped.back();
+  std::printf("without a cap %llu MB; with one of %llu MB %llu MB, level %s\n",
+              static_cast<unsigned long long>(resident(free.back()) >> 20),
+              static_cast<unsigned long long>(cap), static_cast<unsigned long long>(resident(last) >> 20),
+              last["budget"]["level"].get<std::string>().c_str());
+  EXPECT_EQ(last["budget"]["memory_limit_bytes"], cap << 20);
+  EXPECT_LE(resident(last), cap << 20);
+  EXPECT_EQ(last["budget"]["reason"], "memory");
+  EXPECT_NE(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
+  EXPECT_NE(page.find("looptrace_agent_resident_bytes"), std::string::npos);
+
+  // One that it cannot keep: nothing is traced.
+  const auto none = run_with("8M", 9, nullptr);
+  ASSERT_FALSE(none.empty());
+  EXPECT_EQ(none.back()["budget"]["level"], "hooks_off");
+  EXPECT_EQ(none.back()["budget"]["reason"], "memory");
+  EXPECT_EQ(none.back()["attached_ns"], 0);
+}
+
+/// A file of the kubelet's on this host, removed with the directories that had to be made for it.
+class LogLink {
+ public:
+  explicit LogLink(const std::string& name) : path_("/var/log/containers/" + name) {
+    made_ = mkdir("/var/log/containers", 0755) == 0;
+    EXPECT_EQ(symlink("/var/log/pods/none", path_.c_str()), 0);
+  }
+  ~LogLink() {
+    unlink(path_.c_str());
+    if (made_) rmdir("/var/log/containers");
+  }
+
+ private:
+  std::string path_;
+  bool made_;
+};
+
+TEST(AgentOutput, NamesNobodyWhereIdsAreHashed) {
+  LOOPTRACE_NEEDS_ROOT();
+  const auto mounts = cgroup_hierarchies();
+  if (mounts.empty()) GTEST_SKIP() << "no cgroup hierarchy is mounted";
+  const std::string id = "5f3a9c" + std::string(58, 'd');
+  const std::string uid = "0f5c1d2e-1111-2222-3333-4444" + std::to_string(10'000'000 + getpid());
+  ASSERT_EQ(uid.size(), 36u);
+  Cgroup container(mounts.back(), "/kubepods/burstable/pod" + uid + "/" + id);
+  const LogLink link("frontend-5d9c7b6f4-x2x7k_shopspace_appbox-" + id + ".log");
+  const uint16_t port = free_port();
+  std::string page;
+  const auto run_with = [&](const std::string& privacy) {
+    const Config config(
+        for_victim("[sampling]\nwindow = 1s\nhost = clearhost.example\n[budget]\ncpu = 100%\n" + privacy,
+                   "127.0.0.1:" + std::to_string(port)));
+    Victim victim("epoll_sleep",
+                  {"--count", "4", "--stall-ms", "60", "--gap-ms", "40", "--delay-ms", "2000"});
+    EXPECT_TRUE(container.join(victim.pid()));
+    Trace agent({"agent", "--config", config.path()});
+    EXPECT_TRUE(agent.started());
+    EXPECT_EQ(victim.truth().size(), 4u);
+    usleep(1'200'000);
+    page = http_get(port, "/metrics");
+    EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+    EXPECT_EQ(agent.stalls().size(), 4u);
+    std::string all;
+    for (const std::string& line : agent.process().lines()) all += line + "\n";
+    const auto stalls = agent.stalls();
+    return std::pair(all, stalls.empty() ? json() : stalls[0]);
+  };
+  const std::vector<std::string> names = {"clearhost", "frontend", "shopspace", "appbox", "5f3a9c"};
+  const auto [clear, named] = run_with("");
+  for (const std::string& name : names)
+    EXPECT_NE(clear.find(name), std::string::npos) << name << " is not there to be hidden";
+  EXPECT_EQ(named["service"]["name"], "frontend");
+  EXPECT_NE(page.find("service=\"frontend\""), std::string::npos);
+
+  const auto hash = [](const std::string& key) {
+    return "[privacy]\nhash_host = true\nhash_ids = true\nhash_key = " + key + "\n";
+  };
+  const auto [hidden, first] = run_with(hash("0123456789abcdef"));
+  for (const std::string& name : names) {
+    EXPECT_EQ(hidden.find(name), std::string::npos) << name;
+    EXPECT_EQ(page.find(name), std::string::npos) << name << " in the metrics";
+  }
+  EXPECT_EQ(hidden.find(uid), std::string::npos);
+  const auto again = run_with(hash("0123456789abcdef")).second;
+  const auto other = run_with(hash("another-key-of-16")).second;
+  for (const char* pointer : {"/host/name", "/host/id", "/container/id", "/k8s/pod", "/k8s/namespace",
+                              "/k8s/container", "/process/cgroup", "/service/name"}) {
+    const json::json_pointer at(pointer);
+    ASSERT_TRUE(named.contains(at) && first.contains(at)) << pointer;
+    EXPECT_EQ(first[at].get<std::string>().size(), 16u) << pointer;
+    EXPECT_EQ(first[at], again[at]) << pointer << " is recognised";
+    EXPECT_NE(first[at], other[at]) << pointer << " depends on the key";
+  }
+}
+
+}  // namespace
+}  // namespace looptrace::test
