@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "sinks/otlp/http_transport.h"
 #include "sinks/otlp/otlp_sink.h"
+#include "sinks_sample.h"
 
 namespace looptrace {
 namespace {
@@ -23,53 +24,16 @@ using Kind = OtlpAnswer::Kind;
 const HostInfo kHost = {"n1", "0f1e2d"};
 
 Stall sample() {
-  Stall s;
-  s.id = "n1-5f3a-42";
-  s.time_ns = 1'795'424'400'123'456'789;
-  s.duration_ns = 205'585'000;
-  s.threshold_ns = 50'000'000;
-  s.on_cpu_ns = 1'200'000;
-  s.runqueue_ns = 85'000;
-  s.blocked_ns = 204'300'000;
-  s.process = {101,
-               "2026-11-23T08:00:00.000000000Z",
-               "server",
-               "/usr/bin/python3.11",
-               "python3 app.py",
-               "cpython 3.11.2",
-               "/system.slice/app.service"};
+  Stall s = contract_stall();
   s.thread_id = 102;
   s.thread_name = "loop";
-  s.container = {"3f4e9c0a", "shop", "web-1", "app"};
-  s.loop.kind = "epoll";
-  s.loop.fd = 4;
-  s.cause = Cause::network;
-  s.confidence = Confidence::certain;
   s.cause_detail = "poll on tcp [::1]:5432";
+  s.waits[0].target->peer = "[::1]:5432";
   s.fingerprint = "9f1c2e";
-  Frame frame;
-  frame.kind = FrameKind::python;
-  frame.function = "run_query";
-  frame.file = "/srv/app.py";
-  frame.line = 7;
-  s.culprit = frame;
-  Frame poll;
-  poll.function = "poll";
-  poll.module = "libc.so.6";
   Stack stack;
   stack.state = StackState::blocked;
-  stack.frames = {poll, frame};
+  stack.frames = {frame(FrameKind::native, "poll", "", 0, "libc.so.6", FrameOrigin::runtime), *s.culprit};
   s.stacks = {stack};
-  Wait wait;
-  wait.cause = Cause::network;
-  wait.syscall = "poll";
-  wait.count = 8;
-  wait.duration_ns = 204'300'000;
-  wait.target.emplace();
-  wait.target->kind = "tcp";
-  wait.target->peer = "[::1]:5432";
-  wait.woken_by = Peer{77, 77, "postgres"};
-  s.waits = {wait};
   return s;
 }
 

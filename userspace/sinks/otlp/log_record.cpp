@@ -161,6 +161,15 @@ void add_wait(OtlpAttributes& to, const Wait& wait) {
   if (wait.held_by) to.text("looptrace.wait.held_by.comm", wait.held_by->thread.comm);
 }
 
+// Of a window, or of the whole run.
+template <typename Record>
+void add_losses_and_cost(OtlpAttributes& to, const Record& record) {
+  for (const auto& [reason, n] : record.dropped) to.integer("looptrace.dropped." + reason, n);
+  to.integer("looptrace.own_cpu_ns", record.own_cpu_ns);
+  if (record.bpf_run_ns) to.integer("looptrace.bpf_run_ns", *record.bpf_run_ns);
+  to.integer("looptrace.resident_bytes", record.resident_bytes);
+}
+
 template <typename Record>
 void add_loop(OtlpAttributes& to, const Record& record) {
   to.integer("thread.id", record.thread_id);
@@ -252,12 +261,7 @@ OtlpRecord otlp_window(const WindowRecord& record, const HostInfo& host) {
                                            to.integer("looptrace.seen_ns", record.stalls.seen_ns);
                                            to.integer("looptrace.kept", record.stalls.kept);
                                            to.integer("looptrace.cut", record.cut);
-                                           for (const auto& [reason, n] : record.dropped)
-                                             to.integer("looptrace.dropped." + reason, n);
-                                           to.integer("looptrace.own_cpu_ns", record.own_cpu_ns);
-                                           if (record.bpf_run_ns)
-                                             to.integer("looptrace.bpf_run_ns", *record.bpf_run_ns);
-                                           to.integer("looptrace.resident_bytes", record.resident_bytes);
+                                           add_losses_and_cost(to, record);
                                            to.text("looptrace.budget.level", record.budget.level);
                                            to.text("looptrace.budget.reason", record.budget.reason);
                                            to.real("looptrace.budget.used", record.budget.used);
@@ -292,12 +296,7 @@ OtlpRecord otlp_summary(const SummaryRecord& record, const HostInfo& host) {
                                            to.integer("looptrace.loops", record.loops);
                                            to.integer("looptrace.stalls_seen", record.stalls_seen);
                                            to.integer("looptrace.stalls_emitted", record.stalls_emitted);
-                                           for (const auto& [reason, n] : record.dropped)
-                                             to.integer("looptrace.dropped." + reason, n);
-                                           to.integer("looptrace.own_cpu_ns", record.own_cpu_ns);
-                                           if (record.bpf_run_ns)
-                                             to.integer("looptrace.bpf_run_ns", *record.bpf_run_ns);
-                                           to.integer("looptrace.resident_bytes", record.resident_bytes);
+                                           add_losses_and_cost(to, record);
                                          })};
 }
 
