@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
 
 #include "targets/container.h"
 #include "targets_fake_proc.h"
@@ -79,33 +82,121 @@ TEST(Container, LooksThroughAllHierarchies) {
   EXPECT_EQ(facts.unit, "docker.service");
 }
 
-TEST(Container, FindsTheNamesThatTheKubeletGave) {
-  FakeProc directory;
-  directory.link("web-7d9_shop_nginx-" + kId + ".log", "/var/log/pods/x");
-  directory.link("other_shop_redis-" + kOuter + ".log", "/var/log/pods/y");
-  const ContainerInfo info = to_container_info({kId, "containerd", kUid, ""}, directory.root());
-  EXPECT_EQ(info.id, kId);
-  EXPECT_EQ(info.k8s_pod, "web-7d9");
-  EXPECT_EQ(info.k8s_namespace, "shop");
-  EXPECT_EQ(info.k8s_container, "nginx");
+std::string oci(const std::string& annotations) {
+  return R"({"ociVersion":"1.1.0","process":{"args":["x"]},"annotations":{)" + annotations + "}}";
+}
 
-  EXPECT_EQ(to_container_info({kId, "docker", "", ""}, directory.root()).k8s_pod, "") << "not in a pod";
-  EXPECT_EQ(to_container_info({kId, "containerd", kUid, ""}, "/nonexistent").k8s_pod, "");
+ContainerInfo below(const FakeProc& node, const ContainerFacts& facts) {
+  return to_container_info(facts, {node.root()});
+}
+
+void expect_pod(const ContainerInfo& info, const std::string& pod, const std::string& name_space,
+                const std::string& container) {
+  EXPECT_EQ(info.k8s_pod, pod);
+  EXPECT_EQ(info.k8s_namespace, name_space);
+  EXPECT_EQ(info.k8s_container, container);
+}
+
+TEST(Container, FindsTheNamesThatTheKubeletGave) {
+  FakeProc node;
+  node.link("var/log/containers/web-7d9_shop_nginx-" + kId + ".log", "/var/log/pods/x");
+  node.link("var/log/containers/other_shop_redis-" + kOuter + ".log", "/var/log/pods/y");
+  const ContainerInfo info = below(node, {kId, "containerd", kUid, ""});
+  EXPECT_EQ(info.id, kId);
+  expect_pod(info, "web-7d9", "shop", "nginx");
+
+  expect_pod(below(node, {kId, "docker", "", ""}), "", "", "");  // not in a pod
+  expect_pod(to_container_info({kId, "containerd", kUid, ""}, {"/nonexistent"}), "", "", "");
+  expect_pod(to_container_info({kId, "containerd", kUid, ""}, {"/nonexistent", node.root()}), "web-7d9",
+             "shop", "nginx");
 }
 
 TEST(Container, FindsThePodByItsLogDirectoryToo) {
-  FakeProc directory;
-  directory.write("shop_web-7d9_" + kUid + "/nginx/0.log", "");
-  directory.write("shop_two-7d9_" + kStaticUid + "/app/0.log", "");
-  directory.write("shop_two-7d9_" + kStaticUid + "/sidecar/0.log", "");
-  const ContainerInfo info =
-      to_container_info({kId, "containerd", kUid, ""}, "/nonexistent", directory.root());
-  EXPECT_EQ(info.k8s_namespace, "shop");
-  EXPECT_EQ(info.k8s_pod, "web-7d9");
-  EXPECT_EQ(info.k8s_container, "nginx");
-  const ContainerInfo two = to_container_info({kId, "", kStaticUid, ""}, "/nonexistent", directory.root());
-  EXPECT_EQ(two.k8s_pod, "two-7d9");
-  EXPECT_EQ(two.k8s_container, "") << "one of two";
+  FakeProc node;
+  node.write("var/log/pods/shop_web-7d9_" + kUid + "/nginx/0.log", "");
+  node.write("var/log/pods/shop_two-7d9_" + kStaticUid + "/app/0.log", "");
+  node.write("var/log/pods/shop_two-7d9_" + kStaticUid + "/sidecar/0.log", "");
+  expect_pod(below(node, {kId, "containerd", kUid, ""}), "web-7d9", "shop", "nginx");
+  expect_pod(below(node, {kId, "", kStaticUid, ""}), "two-7d9", "shop", "");  // one of two
+}
+
+TEST(Container, ThePodsDirectoryTellsAnOnlyContainer) {
+  FakeProc node;
+  node.write("var/lib/kubelet/pods/" + kUid + "/containers/nginx/0a1b", "");
+  expect_pod(below(node, {kId, "cri-o", kUid, ""}), "", "", "nginx");
+  node.write("var/lib/kubelet/pods/" + kUid + "/containers/sidecar/0a1b", "");
+  expect_pod(below(node, {kId, "cri-o", kUid, ""}), "", "", "");
+}
+
+TEST(Container, FindsTheNamesThatTheRuntimeWasGiven) {
+  FakeProc node;
+  node.write("run/containerd/io.containerd.runtime.v2.task/k8s.io/" + kId + "/config.json",
+             oci(R"("io.kubernetes.cri.container-name":"app","io.kubernetes.cri.sandbox-name":"web-1",)"
+                 R"("io.kubernetes.cri.sandbox-namespace":"shop")"));
+  expect_pod(below(node, {kId, "containerd", kUid, ""}), "web-1", "shop", "app");
+  expect_pod(below(node, {kId, "", kUid, ""}), "web-1", "shop", "app");  // cgroupfs does not name the engine
+
+  node.write("run/containers/storage/overlay-containers/" + kOuter + "/userdata/config.json",
+             oci(R"("io.kubernetes.container.name":"db","io.kubernetes.pod.name":"pg-0",)"
+                 R"("io.kubernetes.pod.namespace":"data")"));
+  expect_pod(below(node, {kOuter, "cri-o", kUid, ""}), "pg-0", "data", "db");
+}
+
+TEST(Container, DockerAndNerdctlNameTheirContainers) {
+  FakeProc node;
+  node.write("var/lib/docker/containers/" + kId + "/config.v2.json",
+             R"({"ID":"x","Name":"/shop-web-1","Config":{"Labels":{"com.docker.compose.service":"web"}}})");
+  const ContainerInfo info = below(node, {kId, "docker", "", ""});
+  EXPECT_EQ(info.name, "shop-web-1");
+  expect_pod(info, "", "", "");
+  node.write("var/lib/docker/containers/" + kOuter + "/config.v2.json",
+             R"({"Name":"/k8s_app_web","Config":{"Labels":{"io.kubernetes.pod.name":"web-1",)"
+             R"("io.kubernetes.pod.namespace":"shop","io.kubernetes.container.name":"app"}}})");
+  expect_pod(below(node, {kOuter, "docker", kUid, ""}), "web-1", "shop", "app");
+
+  FakeProc other;
+  other.write("run/containerd/io.containerd.runtime.v2.task/default/" + kId + "/config.json",
+              oci(R"("nerdctl/name":"search")"));
+  EXPECT_EQ(below(other, {kId, "containerd", "", ""}).name, "search");
+}
+
+// A name that cannot be one is left out; none of these is waited for or read without end.
+TEST(Container, HostileFilesNameNothing) {
+  const auto file = [](const FakeProc& node) {
+    return node.root() + "/var/lib/docker/containers/" + kId + "/config.v2.json";
+  };
+  const auto name_in = [&](const std::string& text) {
+    FakeProc node;
+    node.write("var/lib/docker/containers/" + kId + "/config.v2.json", text);
+    return below(node, {kId, "docker", "", ""}).name;
+  };
+  EXPECT_EQ(name_in(R"({"Name":"/fine"})"), "fine");
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string(R"({"Name":7})"),
+        std::string(R"({"Name":""})"), std::string(R"({"Name":"/"})"), std::string(R"({"Name":"a b"})"),
+        std::string(R"({"Name":"a\nb"})"), std::string("{\"Name\":\"\xff\xfe\"}"),
+        R"({"Name":")" + std::string(300, 'a') + "\"}",
+        std::string(R"({"Name":"/fine","Config":[1]})").substr(1),
+        R"({"Name":"/fine","pad":")" + std::string(2u << 20, 'x') + "\"}", std::string(100'000, '['),
+        std::string(R"({"Config":{"Labels":[]},"Name":{"Name":"x"}})")}) {
+    EXPECT_EQ(name_in(text), "") << text.substr(0, 60);
+  }
+  FakeProc node;
+  node.write("elsewhere", R"({"Name":"/fine"})");
+  std::filesystem::create_directories(std::filesystem::path(file(node)).parent_path());
+  ASSERT_EQ(::mkfifo(file(node).c_str(), 0600), 0);
+  EXPECT_EQ(below(node, {kId, "docker", "", ""}).name, "") << "a pipe that nobody writes";
+  std::filesystem::remove(file(node));
+  node.link("var/lib/docker/containers/" + kId + "/config.v2.json", "/dev/zero");
+  EXPECT_EQ(below(node, {kId, "docker", "", ""}).name, "");
+  std::filesystem::remove(file(node));
+  node.link("var/lib/docker/containers/" + kId + "/config.v2.json", node.root() + "/elsewhere");
+  EXPECT_EQ(below(node, {kId, "docker", "", ""}).name, "") << "a link to what somebody else wrote";
+
+  FakeProc logs;
+  for (const char* name : {"a b_shop_x-", "_shop_x-", "web__x-", "web_shop_x_y-", "web_shop-"})
+    logs.write(std::string("var/log/containers/") + name + kId + ".log", "");
+  expect_pod(below(logs, {kId, "containerd", kUid, ""}), "", "", "");
 }
 
 }  // namespace

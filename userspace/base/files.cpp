@@ -2,6 +2,7 @@
 #include "base/files.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -12,9 +13,9 @@
 
 namespace looptrace {
 
-Result<std::string> read_file(const std::string& path, size_t limit) {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return Error{"open " + path, errno};
+namespace {
+
+Result<std::string> read_whole(const UniqueFd& fd, const std::string& path, size_t limit) {
   std::string text;
   std::array<char, 16384> chunk;
   while (true) {
@@ -25,6 +26,23 @@ Result<std::string> read_file(const std::string& path, size_t limit) {
     if (text.size() + static_cast<size_t>(n) > limit) return Error{"read " + path, EFBIG};
     text.append(chunk.data(), static_cast<size_t>(n));
   }
+}
+
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, size_t limit) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return Error{"open " + path, errno};
+  return read_whole(fd, path, limit);
+}
+
+Result<std::string> read_regular_file(const std::string& path, size_t limit) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!fd) return Error{"open " + path, errno};
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return Error{"look at " + path, errno};
+  if (!S_ISREG(status.st_mode)) return Error{path + " is no regular file"};
+  return read_whole(fd, path, limit);
 }
 
 Result<std::string> read_link(const std::string& path) {

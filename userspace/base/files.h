@@ -15,6 +15,10 @@ namespace looptrace {
 /// Reads a whole file (procfs included, where st_size is 0). Fails past `limit` bytes.
 Result<std::string> read_file(const std::string& path, size_t limit = 16u << 20);
 
+/// The same of a regular file only, and not through a symbolic link at its end: whoever may write there
+/// cannot have us wait for a pipe or read without end.
+Result<std::string> read_regular_file(const std::string& path, size_t limit);
+
 /// The target of a symbolic link, without the kernel's " (deleted)" removed.
 Result<std::string> read_link(const std::string& path);
 

@@ -102,8 +102,8 @@ void Redactor::hide(ProcessInfo& process) const {
 
 void Redactor::hide(ContainerInfo& container) const {
   if (!rules_.ids) return;
-  for (std::string* id :
-       {&container.id, &container.k8s_pod, &container.k8s_namespace, &container.k8s_container})
+  for (std::string* id : {&container.id, &container.name, &container.k8s_pod, &container.k8s_namespace,
+                          &container.k8s_container})
     *id = hash(*id);
 }
 

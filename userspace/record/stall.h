@@ -101,6 +101,7 @@ struct ProcessInfo {
 struct ContainerInfo {
   std::string id;
   std::string k8s_namespace, k8s_pod, k8s_container;
+  std::string name = {};  ///< as its engine calls it
 };
 
 /// How a record of the agent came to be in the sample.

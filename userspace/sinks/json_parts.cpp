@@ -36,6 +36,7 @@ void write_container(JsonWriter& json, const ContainerInfo& container) {
   if (!container.id.empty()) {
     json.begin_object("container");
     json.field("id", container.id);
+    json.field("name", container.name);
     json.end_object();
   }
   if (container.k8s_namespace.empty() && container.k8s_pod.empty() && container.k8s_container.empty()) return;

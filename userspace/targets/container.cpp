@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "targets/container.h"
 
-#include <dirent.h>
-
 #include <algorithm>
 #include <cctype>
 #include <iterator>
-#include <memory>
 
 #include "base/files.h"
-#include "base/free_with.h"
+#include "targets/container_names.h"
 
 namespace looptrace {
 namespace {
@@ -83,42 +80,6 @@ std::string read_pod_uid(std::string_view component) {
   return digits.size() == 32 && is_hex(digits) ? uid : "";
 }
 
-std::vector<std::string> entries_of(const std::string& directory) {
-  std::vector<std::string> names;
-  std::unique_ptr<DIR, FreeWith<closedir>> dir(::opendir(directory.c_str()));
-  if (!dir) return names;
-  while (const dirent* entry = ::readdir(dir.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  return names;
-}
-
-bool read_log_links(const std::string& directory, ContainerInfo& info) {
-  const std::string ending = "-" + info.id + ".log";
-  for (const std::string& entry : entries_of(directory)) {
-    if (!entry.ends_with(ending)) continue;
-    const auto parts = split(without_suffix(entry, ending), '_');  // none of the three names may hold a "_"
-    if (parts.size() != 3) continue;
-    info.k8s_pod = parts[0];
-    info.k8s_namespace = parts[1];
-    info.k8s_container = parts[2];
-    return true;
-  }
-  return false;
-}
-
-void read_log_directories(const std::string& directory, const std::string& pod_uid, ContainerInfo& info) {
-  for (const std::string& entry : entries_of(directory)) {
-    const auto parts = split(entry, '_');
-    if (parts.size() != 3 || parts[2] != pod_uid) continue;
-    info.k8s_namespace = parts[0];
-    info.k8s_pod = parts[1];
-    const auto containers = entries_of(directory + "/" + entry);
-    if (containers.size() == 1) info.k8s_container = containers[0];
-    return;
-  }
-}
-
 }  // namespace
 
 ContainerFacts container_from_cgroup(std::string_view path) {
@@ -146,12 +107,13 @@ ContainerFacts container_of(const std::vector<CgroupPath>& cgroups) {
   return facts;
 }
 
-ContainerInfo to_container_info(const ContainerFacts& facts, const std::string& log_links,
-                                const std::string& log_directories) {
+ContainerInfo to_container_info(const ContainerFacts& facts, const std::vector<std::string>& roots) {
   ContainerInfo info;
   info.id = facts.id;
-  if (facts.id.empty() || facts.pod_uid.empty()) return info;
-  if (!read_log_links(log_links, info)) read_log_directories(log_directories, facts.pod_uid, info);
+  for (const std::string& root : roots) {
+    add_container_names(root, facts, info);
+    if (!info.name.empty() || !info.k8s_pod.empty() || !info.k8s_container.empty()) break;
+  }
   return info;
 }
 

@@ -24,11 +24,9 @@ ContainerFacts container_from_cgroup(std::string_view path);
 /// The same over all hierarchies of a process.
 ContainerFacts container_of(const std::vector<CgroupPath>& cgroups);
 
-/// Adds the names that Kubernetes gives, where this host is a node, from what the kubelet leaves on it: its
-/// log links are called POD_NAMESPACE_CONTAINER-ID.log, its log directories NAMESPACE_POD_UID/CONTAINER.
-/// Without a link the container is known only if it is its pod's only one.
+/// With its names, as far as the first of these roots that has any tells: what runs in a container with the
+/// host's process ids sees the host's files below the root of its first process. See container_names.h.
 ContainerInfo to_container_info(const ContainerFacts& facts,
-                                const std::string& log_links = "/var/log/containers",
-                                const std::string& log_directories = "/var/log/pods");
+                                const std::vector<std::string>& roots = {"/proc/1/root", ""});
 
 }  // namespace looptrace

@@ -25,6 +25,7 @@ constexpr Field kFields[] = {
     {"args", [](const P& p, const C&) -> const std::string& { return p.command_line; }},
     {"cgroup", [](const P& p, const C&) -> const std::string& { return p.cgroup; }},
     {"container", [](const P&, const C& c) -> const std::string& { return c.id; }},
+    {"container_name", [](const P&, const C& c) -> const std::string& { return c.name; }},
     {"namespace", [](const P&, const C& c) -> const std::string& { return c.k8s_namespace; }},
     {"pod", [](const P&, const C& c) -> const std::string& { return c.k8s_pod; }},
     {"k8s_container", [](const P&, const C& c) -> const std::string& { return c.k8s_container; }},
@@ -69,7 +70,7 @@ Result<ServiceRule> parse_service_rule(const std::string& text) {
       return Error{
           "'" + std::string(part) +
               "' is no condition; write FIELD=GLOB, where FIELD is comm, exe, args, cgroup, container, "
-              "namespace, pod or k8s_container",
+              "container_name, namespace, pod or k8s_container",
           0, Fault::usage};
     }
     rule.conditions.emplace_back(part.substr(0, equals), part.substr(equals + 1));

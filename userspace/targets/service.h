@@ -16,8 +16,8 @@ struct ServiceRule {
   std::vector<std::pair<std::string, std::string>> conditions;  ///< field, glob
 };
 
-/// Fields: comm, exe, args, cgroup, container (id), namespace, pod, k8s_container. Fault::usage with what is
-/// wrong.
+/// Fields: comm, exe, args, cgroup, container (id), container_name, namespace, pod, k8s_container.
+/// Fault::usage with what is wrong.
 Result<ServiceRule> parse_service_rule(const std::string& text);
 
 /// The service that a process belongs to by the first rule that holds; empty if none does.

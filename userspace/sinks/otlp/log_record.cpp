@@ -74,6 +74,7 @@ std::string resource_of(const Record& record, const HostInfo& host) {
     to.text("process.runtime.description", process.runtime);
     to.text("process.linux.cgroup", process.cgroup);
     to.text("container.id", container.id);
+    to.text("container.name", container.name);
     to.text("k8s.namespace.name", container.k8s_namespace);
     to.text("k8s.pod.name", container.k8s_pod);
     to.text("k8s.container.name", container.k8s_container);
