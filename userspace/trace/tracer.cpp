@@ -568,8 +568,12 @@ void Tracer::capture(std::span<const std::byte> bytes) {
     if (process && process->runtime)
       slot.py_tstate = process->runtime->thread_state(static_cast<pid_t>(loop->tid));
   }
-  // Taken before the process's tables were there: while the thread is still blocked, its stack is too.
-  if (c->head.unwind_status == LT_UNWIND_OFF && c->head.reason == LT_CAPTURE_SWITCH) {
+  // Taken before the process's tables were there, or of memory that is not: while the thread is still
+  // blocked, its stack is too. Its record may be open already, and not looked at again for long.
+  const uint32_t status = walk_status(c->head);
+  const bool is_cut =
+      status == LT_UNWIND_OFF || status == LT_UNWIND_READ_FAULT || status == kInterpreterFault;
+  if (is_cut && c->head.reason == LT_CAPTURE_SWITCH) {
     const TracedProcess* process = processes_->find(loop->tgid);
     const auto now = snapshot(slot);
     if (process && now && now->off_capture == c->head.id && now->phase == LT_PHASE_BUSY &&
