@@ -132,11 +132,16 @@ uint64_t Watcher::look(uint64_t now) {
     next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
     const uint64_t age = now > start ? now - start : 0;
     LoopWatch& loop = loops_[i];
+    if (const uint64_t generation = engine_.slot(i).generation; generation != loop.generation) {
+      loop = {};  // another thread has the slot
+      loop.generation = generation;
+    }
     loop.saturation.look(now, start, engine_.slot(i).it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
     const bool saturated = loop.saturation.is_saturated(now);
     if (age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) {
       probe = true;
-      if (!saturated) probe_until_ns_ = now + probe_hold_ns();
+      const bool exact = engine_.probing() && start >= hook_since;
+      if (!saturated && loop.slowness.suspect(now, exact)) probe_until_ns_ = now + probe_hold_ns();
     }
     if (age < suspect_ns) continue;
     suspect = true;
@@ -155,7 +160,7 @@ uint64_t Watcher::look(uint64_t now) {
   } else if (!probe && engine_.probing() && now >= probe_until_ns_) {
     engine_.stop_probe();
   }
-  // The probe taxes the whole host: gone as soon as nothing needs it.
+  // The probe taxes the whole host: looked at again soon.
   if (engine_.probing()) next = std::min(next, now + 20'000'000);
   if (wakers) {
     wakers_until_ns_ = now + kWakersHoldNs;

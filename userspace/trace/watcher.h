@@ -11,6 +11,7 @@
 
 #include "bpf/engine.h"
 #include "trace/saturation.h"
+#include "trace/slowness.h"
 
 namespace looptrace {
 
@@ -50,7 +51,9 @@ class Watcher {
 
  private:
   struct LoopWatch {
+    uint64_t generation = 0;  // of the slot
     Saturation saturation;
+    Slowness slowness;
     uint64_t asked_switches = 0;
     uint64_t refused_ns = 0;  // start of the last iteration that could not be asked about
   };
