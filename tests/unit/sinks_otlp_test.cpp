@@ -281,6 +281,22 @@ TEST(OtlpExporter, ACollectorThatHangsHoldsUpNobody) {
   EXPECT_EQ(dropped.at("otlp_queue_full") + dropped.at("otlp_unreachable"), 1000u) << "each one is counted";
 }
 
+// An exporter stays over a restart of the trace: its last summary is not the end.
+TEST(OtlpExporter, GoesOnAsEverAfterItHasFinished) {
+  OtlpExporter::Limits limits = brisk();
+  limits.finish = 200ms;
+  Exporter e({Fake::answer(Kind::retry), Fake::answer(Kind::retry), Fake::answer(Kind::accepted)}, limits);
+  e.script->hangs = true;
+  e.push(1);
+  e.exporter->finish();  // aborts what hangs
+  ASSERT_EQ(e.exporter->dropped(), (Drops{{"otlp_unreachable", 1}}));
+  e.script->hangs = false;
+  e.push(3);
+  ASSERT_TRUE(e.wait([&] { return e.exporter->state().has_value(); })) << "it was not tried again";
+  EXPECT_EQ(e.script->records(), 1u + 3 * 3) << "two attempts that failed, and one";
+  EXPECT_EQ(e.exporter->dropped(), (Drops{{"otlp_unreachable", 1}}));
+}
+
 TEST(OtlpAnswer, StatusesMeanWhatTheProtocolSays) {
   EXPECT_EQ(judge_answer(200, "{}", "u").kind, Kind::accepted);
   EXPECT_EQ(judge_answer(200, "not json", "u").kind, Kind::accepted);

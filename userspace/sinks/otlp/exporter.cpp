@@ -46,12 +46,15 @@ void OtlpExporter::finish_within(Millis time) {
   abort_ = false;
   changed_.notify_all();
   const auto idle = [&] { return queue_.empty() && !sending_; };
-  if (changed_.wait_for(lock, time, idle)) return;
-  abort_ = true;
-  dropped_["otlp_unreachable"] += queue_.size();
-  queue_.clear();
-  queued_bytes_ = 0;
-  changed_.wait(lock, idle);  // what was being sent is aborted
+  if (!changed_.wait_for(lock, time, idle)) {
+    abort_ = true;
+    if (!queue_.empty()) dropped_["otlp_unreachable"] += queue_.size();
+    queue_.clear();
+    queued_bytes_ = 0;
+    changed_.wait(lock, idle);  // what was being sent is aborted
+  }
+  finishing_ = false;
+  abort_ = false;
 }
 
 std::map<std::string, uint64_t> OtlpExporter::dropped() const {

@@ -62,7 +62,7 @@ class OtlpExporter {
 
   void push(OtlpRecord record);
   /// Sends what is queued, without waiting for more, one attempt each. Returns when it is done, or drops the
-  /// rest when its time is over. After it, what is pushed is sent in the same way.
+  /// rest when its time is over. What is pushed after it is sent as ever.
   void finish();
 
   /// By reason: otlp_queue_full, otlp_unreachable (attempts or time ran out), otlp_rejected (by the
