@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // `looptrace agent` whose records nobody reads, whose memory is capped, whose records must not name anyone.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <numeric>
 
@@ -50,6 +53,21 @@ uint64_t sum_of(const std::vector<json>& windows, const std::string& reason) {
 bool warned(Trace& agent, const std::string& code) {
   const auto warnings = agent.records("looptrace.warning/1");
   return std::any_of(warnings.begin(), warnings.end(), [&](const json& w) { return w["code"] == code; });
+}
+
+/// The records of a file, but for a line that was torn where its disk was full.
+std::vector<json> records_in(const std::string& path, const std::string& schema) {
+  std::vector<json> records;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const json record = json::parse(line, nullptr, false);
+    if (record.is_object() && record["schema"] == schema) records.push_back(record);
+  }
+  return records;
+}
+
+std::vector<json> stalls_in(const std::string& path, pid_t pid) {
+  return of_pid(records_in(path, "looptrace.stall/1"), pid);
 }
 
 // Nobody reads, so nothing is worth tracing: what does not fit is dropped and counted, the hooks go, and they
@@ -122,24 +140,73 @@ TEST(AgentOutput, EndsThoughNobodyReads) {
   usleep(5'000'000);
   agent.process().signal(SIGTERM);
   EXPECT_EQ(agent.process().wait(10), 0) << agent.process().errors();
-  EXPECT_NE(agent.process().errors().find("standard output"), std::string::npos)
-      << "what was lost at the end is told: " << agent.process().errors();
+  for (const char* part : {"standard output", "the last records are lost", " lines were not written"})
+    EXPECT_NE(agent.process().errors().find(part), std::string::npos)
+        << "what was lost at the end is told: " << agent.process().errors();
 }
+
+/// A file system of its own that is soon full.
+class SmallDisk {
+ public:
+  SmallDisk() : mounted_(mount("none", path().c_str(), "tmpfs", 0, "size=128k") == 0) {}
+  ~SmallDisk() {
+    if (mounted_) umount2(path().c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  const std::string& path() const { return directory_.path(); }
+  void fill() const {
+    const int fd = open(filling().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    const std::string page(4096, '.');
+    while (write(fd, page.data(), page.size()) > 0) {
+    }
+    EXPECT_EQ(errno, ENOSPC);
+    close(fd);
+  }
+  void free() const { unlink(filling().c_str()); }
+
+ private:
+  std::string filling() const { return path() + "/filling"; }
+  Directory directory_;
+  bool mounted_;
+};
 
 // A disk that is full now may have room later.
 TEST(AgentOutput, AFullDiskIsWaitedFor) {
   LOOPTRACE_NEEDS_ROOT();
+  const SmallDisk disk;
+  ASSERT_TRUE(disk.mounted());
+  const std::string file = disk.path() + "/records";
   const Config config(
-      for_victim("[sampling]\nwindow = 1s\n[output]\nfile = /dev/full\n[budget]\ncpu = 100%\n"));
+      for_victim("[sampling]\nwindow = 1s\n[output]\nfile = " + file + "\n[budget]\ncpu = 100%\n"));
+  const auto stall = [] {
+    return Victim("epoll_sleep",
+                  {"--count", "3", "--stall-ms", "60", "--gap-ms", "40", "--delay-ms", "1500"});
+  };
   Trace agent({"agent", "--config", config.path()});
   const pid_t pid = agent.process().pid();
-  // Its first record fails; whether it had attached by then is a matter of chance.
-  usleep(4'000'000);
+  Victim before = stall();
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) > 0; }, 15)) << agent.process().errors();
+  const auto truth = before.truth();
+  ASSERT_TRUE(wait_until([&] { return stalls_in(file, before.pid()).size() == 3; }, 5));
+
+  disk.fill();
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) == 0; }, 10)) << "it traces for nobody";
+  usleep(2'000'000);
   EXPECT_FALSE(agent.process().ended()) << agent.process().errors();
   EXPECT_EQ(links_of(pid), 0u);
+
+  disk.free();
+  ASSERT_TRUE(wait_until([&] { return links_of(pid) > 0; }, 10)) << "there is room again";
+  Victim after = stall();
+  EXPECT_EQ(after.truth().size(), 3u);
   agent.process().signal(SIGTERM);
   EXPECT_EQ(agent.process().wait(), 0) << agent.process().errors();
-  EXPECT_NE(agent.process().errors().find("/dev/full"), std::string::npos) << agent.process().errors();
+  EXPECT_EQ(agent.process().errors().find("are lost"), std::string::npos) << agent.process().errors();
+  EXPECT_EQ(stalls_in(file, before.pid()).size(), truth.size());
+  EXPECT_EQ(stalls_in(file, after.pid()).size(), 3u);
+  const std::vector<json> summaries = records_in(file, "looptrace.summary/1");
+  ASSERT_FALSE(summaries.empty());
+  EXPECT_GE(summaries.back()["dropped"].value("output_failed", 0u), 1u);
 }
 
 // Kubernetes asks /healthz, and ends who does not answer: also in windows without hooks.
@@ -158,49 +225,51 @@ TEST(AgentOutput, IsHealthyInWindowsThatAreNotTraced) {
   EXPECT_GE(agent.records("looptrace.summary/1").size(), 6u);
 }
 
+// With targets of its own: what else this host runs does not matter.
 TEST(AgentOutput, KeepsItsMemoryUnderTheCap) {
   LOOPTRACE_NEEDS_ROOT();
-  const auto resident = [](const json& w) { return w["resident_bytes"].get<uint64_t>(); };
+  Victim victim("epoll_sleep", {"--count", "1000", "--stall-ms", "60", "--gap-ms", "140"});
+  ASSERT_TRUE(victim.ready());
   const auto run_with = [&](const std::string& cap, double seconds, std::string* page) {
     const uint16_t port = free_port();
-    // Every loop of the host: the tables of many programs.
     const Config config(
-        "[trace]\ninterval = 1s\n[sampling]\nwindow = 1s\n[budget]\ncpu = 100%\nmemory = " + cap +
-        "\nrecovery = 60s\n[metrics]\nlisten = \"127.0.0.1:" + std::to_string(port) + "\"\n");
+        for_victim("[trace]\ninterval = 1s\n[sampling]\nwindow = 1s\n[budget]\ncpu = 100%\nmemory = " + cap +
+                       "\nrecovery = 60s\n",
+                   "127.0.0.1:" + std::to_string(port)));
     Trace agent({"agent", "--config", config.path()});
     EXPECT_TRUE(agent.started());
     usleep(static_cast<useconds_t>(seconds * 1e6));
-    if (page) *page = http_get(port, "/metrics");
+    *page = http_get(port, "/metrics");
     EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
     return agent.records("looptrace.window/1");
   };
-  const auto free = run_with("0", 3, nullptr);
-  ASSERT_FALSE(free.empty());
-  EXPECT_FALSE(free.back()["budget"].contains("memory_limit_bytes"));
-  EXPECT_EQ(free.back()["budget"]["level"], "full");
-
-  // A little less than that: what can be read anew is given up, and that is enough.
-  const uint64_t cap = (resident(free.back()) >> 20) - 4;
   std::string page;
-  const auto capped = run_with(std::to_string(cap) + "M", 6, &page);
-  ASSERT_GE(capped.size(), 4u);
-  const json last = capped.back();
-  std::printf("without a cap %llu MB; with one of %llu MB %llu MB, level %s\n",
-              static_cast<unsigned long long>(resident(free.back()) >> 20),
-              static_cast<unsigned long long>(cap), static_cast<unsigned long long>(resident(last) >> 20),
-              last["budget"]["level"].get<std::string>().c_str());
-  EXPECT_EQ(last["budget"]["memory_limit_bytes"], cap << 20);
-  EXPECT_LE(resident(last), cap << 20);
-  EXPECT_EQ(last["budget"]["reason"], "memory");
-  EXPECT_NE(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
+  const auto free = run_with("0", 4, &page);
+  ASSERT_FALSE(free.empty());
+  const json uncapped = free.back();
+  EXPECT_FALSE(uncapped["budget"].contains("memory_limit_bytes"));
+  EXPECT_EQ(uncapped["budget"]["level"], "full");
+  EXPECT_GT(uncapped["attached_ns"], 0);
   EXPECT_NE(page.find("looptrace_agent_resident_bytes"), std::string::npos);
+  const uint64_t resident = uncapped["resident_bytes"];
+
+  // More than it needs: that costs nothing.
+  const uint64_t ample = (resident >> 20) * 4;
+  const auto kept = run_with(std::to_string(ample) + "M", 4, &page);
+  ASSERT_FALSE(kept.empty());
+  EXPECT_EQ(kept.back()["budget"]["memory_limit_bytes"], ample << 20);
+  EXPECT_EQ(kept.back()["budget"]["level"], "full");
+  EXPECT_EQ(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
 
   // One that it cannot keep: nothing is traced.
-  const auto none = run_with("8M", 9, nullptr);
+  ASSERT_GT(resident, 8u << 20);
+  const auto none = run_with("8M", 9, &page);
   ASSERT_FALSE(none.empty());
+  EXPECT_EQ(none.back()["budget"]["memory_limit_bytes"], 8u << 20);
   EXPECT_EQ(none.back()["budget"]["level"], "hooks_off");
   EXPECT_EQ(none.back()["budget"]["reason"], "memory");
   EXPECT_EQ(none.back()["attached_ns"], 0);
+  EXPECT_NE(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
 }
 
 /// A file of the kubelet's on this host, removed with the directories that had to be made for it.

@@ -126,7 +126,10 @@ TEST(AgentReload, OneThatFailsInItsTurnMakesWayForTheOneBefore) {
   // Soon after a window has begun, so that it is long enough to try in.
   ASSERT_TRUE(agent.process().wait_line("{\"schema\":\"looptrace.window/1\"", 10));
   const uint16_t port = free_port();
-  config.write(for_victim(rest, "127.0.0.1:" + std::to_string(port)));
+  // It would write elsewhere, too: that comes to nothing with the rest.
+  const Directory elsewhere;
+  config.write(for_victim(rest + "[output]\nfile = " + elsewhere.path() + "/records\n",
+                          "127.0.0.1:" + std::to_string(port)));
   agent.process().signal(SIGHUP);
   ASSERT_TRUE(systemd.wait("configuration read", 10));
   const Port taken(port);

@@ -314,6 +314,24 @@ TEST(Metrics, LossesAreThoseOfTheSummaryButForJudgements) {
   EXPECT_EQ(value(text_of(metrics), "looptrace_agent_bpf_seconds_total"), "");
 }
 
+// The agent restarts its trace, whose summaries begin at nothing; counters only grow.
+TEST(Metrics, LossesAddUpOverTraces) {
+  Metrics metrics;
+  const std::string series = "looptrace_dropped_total{reason=\"stall_ring_full\"}";
+  const auto start_and_lose = [&](uint64_t n, const std::string& told_before) {
+    ASSERT_TRUE(metrics.start({}));
+    EXPECT_EQ(value(text_of(metrics), series), told_before);
+    ASSERT_TRUE(metrics.summary(summary_of()));
+    ASSERT_TRUE(metrics.summary(summary_of({{"stall_ring_full", n}})));
+    ASSERT_TRUE(metrics.summary(summary_of({{"stall_ring_full", n}})));
+  };
+  start_and_lose(3, "");
+  start_and_lose(2, "3");
+  ASSERT_TRUE(metrics.start({}));  // of one that came no further
+  start_and_lose(4, "5");
+  EXPECT_EQ(value(text_of(metrics), series), "9");
+}
+
 TEST(Metrics, WindowsTellWhatTheAgentKeepsAndSheds) {
   Metrics metrics;
   ASSERT_TRUE(metrics.loop(loop_of("web", 1, 1, 1)));

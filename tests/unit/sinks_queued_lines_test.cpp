@@ -155,6 +155,10 @@ TEST(QueuedLines, GivesUpAtTheEndAndCountsTheRest) {
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(lines.write(kLine));
   EXPECT_LT(seconds_of([&] { lines.finish(); }), 2);
   EXPECT_EQ(lines.dropped(), (Drops{{"output_full", 4}})) << "one is being written";
+  EXPECT_EQ(lines.unwritten(), 5u);
+  EXPECT_TRUE(lines.write(kLine));  // the last summary
+  lines.finish();
+  EXPECT_EQ(lines.unwritten(), 6u);
   EXPECT_EQ(pipe.read(1000), kLine);
 }
 

@@ -96,5 +96,35 @@ TEST(Tee, LossesAreInTheSummaryAndToldWhenTheyGrow) {
   EXPECT_EQ(lossy.seen, (Seen{"finish"})) << "before the last summary only";
 }
 
+// An agent restarts its trace with the same outputs: each loss is told by one of the two traces.
+TEST(Tee, TheTraceAfterTellsWhatWasLostSinceTheLastSummary) {
+  Recorder main, lossy;
+  SummaryRecord last;
+  {
+    TeeSink tee(main, {}, {&lossy});
+    lossy.lost = {{"output_full", 5}};
+    lossy.stay_open();
+    ASSERT_TRUE(tee.summary(last));
+    EXPECT_EQ(main.last_summary.dropped, (std::map<std::string, uint64_t>{{"output_full", 5}}));
+    EXPECT_EQ(lossy.seen, Seen()) << "it goes on";
+  }
+  main.seen.clear();
+  lossy.lost["output_full"] = 7;  // nobody was there to tell
+  TeeSink tee(main, {}, {&lossy});
+  SummaryRecord interim;
+  interim.final = false;
+  ASSERT_TRUE(tee.summary(interim));
+  EXPECT_EQ(main.last_summary.dropped, (std::map<std::string, uint64_t>{{"output_full", 2}}));
+  ASSERT_TRUE(tee.summary(interim));
+  EXPECT_EQ(main.seen, (Seen{"warning output_full: 2 more lost, 2 in all", "summary", "summary"}));
+  ASSERT_TRUE(tee.summary(last));
+  EXPECT_EQ(lossy.seen, (Seen{"finish"})) << "this time it is the end";
+
+  lossy.stay_open();
+  TeeSink third(main, {}, {&lossy});
+  ASSERT_TRUE(third.summary(last));
+  EXPECT_EQ(main.last_summary.dropped, (std::map<std::string, uint64_t>()));
+}
+
 }  // namespace
 }  // namespace looptrace

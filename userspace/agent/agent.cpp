@@ -75,7 +75,10 @@ class Outputs {
   Result<void> open(const AgentConfig& config);
   QueuedLines& lines() { return *lines_; }
   SideOutputs& sides() { return *sides_; }
-  bool is_open() const { return lines_ && sides_; }
+  /// The trace is about to end, and one with this configuration follows: what that leaves as it is goes on.
+  void stay_open_for(const AgentConfig& next);
+  /// Waits a while for what is queued for the reader, and tells on stderr what of it is lost.
+  void finish();
 
  private:
   const std::string version_;
@@ -85,10 +88,11 @@ class Outputs {
 };
 
 Result<void> Outputs::open(const AgentConfig& config) {
+  std::unique_ptr<QueuedLines> fresh;
   if (!lines_ || !config_ || config_->trace.output != config.trace.output) {
     auto writer = open_output(config.trace.output);
     if (!writer) return writer.error();
-    lines_ = std::make_unique<QueuedLines>(std::move(*writer));
+    fresh = std::make_unique<QueuedLines>(std::move(*writer));
   }
   if (!sides_ || !config_ || !same_sides(*config_, config)) {
     sides_.reset();  // it may have the port that is wanted
@@ -96,8 +100,29 @@ Result<void> Outputs::open(const AgentConfig& config) {
     if (!sides) return sides.error();
     sides_ = std::move(*sides);
   }
+  // Only now: where the sides fail, the configuration before this one comes back, and its lines with it.
+  if (fresh) {
+    finish();
+    lines_ = std::move(fresh);
+  }
   config_ = config;
   return {};
+}
+
+void Outputs::stay_open_for(const AgentConfig& next) {
+  if (config_->trace.output == next.trace.output) lines_->stay_open();
+  if (same_sides(*config_, next)) sides_->stay_open();
+}
+
+void Outputs::finish() {
+  if (!lines_) return;
+  lines_->finish();
+  std::string trouble = lines_->trouble();
+  const uint64_t unwritten = lines_->unwritten();
+  if (trouble.empty() && !unwritten) return;
+  if (trouble.empty()) trouble = "nobody read " + lines_->name() + " in time";
+  const std::string lines = unwritten ? ": " + std::to_string(unwritten) + " lines were not written" : "";
+  std::fprintf(stderr, "looptrace: %s; the last records are lost%s\n", trouble.c_str(), lines.c_str());
 }
 
 /// Whether a configuration can be traced with, found out beside the trace that goes on: opens what that one
@@ -208,6 +233,7 @@ Result<void> Run::reload(WindowKeeper& keeper, Tracer& tracer) {
     next_ = std::move(*fresh);
     keeper.stop_after_window([this, &tracer] {
       restart_ = true;
+      outputs_.stay_open_for(*next_);
       tracer.stop();
     });
   }
@@ -239,10 +265,7 @@ Result<void> run_agent(const std::string& config_path, const std::string& versio
   auto ended = run_through_reloads(std::move(*config), [&](AgentConfig present, const std::string& trouble) {
     return Run(config_path, std::move(present), outputs, notify, version).run(signals->get(), trouble);
   });
-  if (!outputs.is_open()) return ended;
-  outputs.lines().finish();
-  if (const std::string trouble = outputs.lines().trouble(); !trouble.empty())
-    std::fprintf(stderr, "looptrace: %s; the last records are lost\n", trouble.c_str());
+  outputs.finish();
   return ended;
 }
 

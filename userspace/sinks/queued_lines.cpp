@@ -31,6 +31,7 @@ struct QueuedLines::Shared {
   std::optional<Error> gone;
   std::string failure;  // of the last line
   uint64_t full = 0, failed = 0;
+  uint64_t given_up = 0;  // of `full`, at the end
 };
 
 void QueuedLines::Shared::run() {
@@ -150,8 +151,14 @@ void QueuedLines::finish() {
                                        [&] { return s.ended || (s.lines.empty() && !s.writing_since); });
   if (done) return;
   s.full += s.lines.size();
+  s.given_up += s.lines.size();
   for (const std::string& line : s.lines) s.bytes -= line.size();
   s.lines.clear();
+}
+
+uint64_t QueuedLines::unwritten() const {
+  std::lock_guard lock(shared_->mutex);
+  return shared_->given_up + (shared_->writing_since ? 1 : 0);
 }
 
 }  // namespace looptrace

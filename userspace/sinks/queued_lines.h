@@ -49,6 +49,9 @@ class QueuedLines : public LineOutput, public Lossy {
   std::map<std::string, uint64_t> dropped() const override;
   /// Waits until all is written, or drops the rest.
   void finish() override;
+  /// How many lines finish() has not seen written: those it dropped, and one whose writing goes on.
+  uint64_t unwritten() const;
+  const std::string& name() const { return name_; }
 
  private:
   struct Shared;

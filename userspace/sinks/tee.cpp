@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sinks/tee.h"
 
+#include <utility>
+
 namespace looptrace {
+
+TeeSink::TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<Lossy*> lossy)
+    : main_(main), sides_(std::move(sides)), lossy_(std::move(lossy)) {
+  for (const Lossy* l : lossy_) {
+    for (const auto& [reason, n] : l->told_) before_[reason] += n;
+  }
+}
 
 template <typename Record>
 Result<void> TeeSink::hand_on(Result<void> (Sink::*method)(const Record&), const Record& record,
@@ -53,8 +62,12 @@ Result<void> TeeSink::tell_losses(const std::map<std::string, uint64_t>& dropped
 Result<void> TeeSink::summary(const SummaryRecord& record) {
   std::map<std::string, uint64_t> dropped;
   for (Lossy* lossy : lossy_) {
-    if (record.final) lossy->finish();
-    for (const auto& [reason, n] : lossy->dropped()) dropped[reason] += n;
+    if (record.final && !std::exchange(lossy->stays_open_, false)) lossy->finish();
+    lossy->told_ = lossy->dropped();
+    for (const auto& [reason, n] : lossy->told_) dropped[reason] += n;
+  }
+  for (const auto& [reason, n] : before_) {
+    if ((dropped[reason] -= n) == 0) dropped.erase(reason);
   }
   if (auto told = tell_losses(dropped, record.final, record.time_ns); !told) return told;
   SummaryRecord whole = record;

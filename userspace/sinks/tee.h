@@ -18,6 +18,14 @@ class Lossy {
   virtual std::map<std::string, uint64_t> dropped() const = 0;
   /// Before the last summary: sends what it can still send, within a time of its own.
   virtual void finish() = 0;
+  /// The summary that comes next is not its end: it goes on with the trace after this one.
+  void stay_open() { stays_open_ = true; }
+
+ private:
+  friend class TeeSink;
+  bool stays_open_ = false;
+  // Of dropped(), what summaries have told; those of earlier traces, too.
+  std::map<std::string, uint64_t> told_;
 };
 
 /// A sink beside the main one: metrics, an exporter. It must not hold up the one thread that calls it; one
@@ -31,12 +39,12 @@ class SideSink : public Sink {
 /// trace: it is told in a warning, once until it works again.
 ///
 /// It also adds the losses of the lossy to the summary, wherever they are: the summary tells all
-/// that was lost. A warning goes before it at the first loss, whenever that has doubled, and at the end.
+/// that was lost since the last summary of the trace before. A warning goes before it at the first loss,
+/// whenever that has doubled, and at the end.
 class TeeSink : public Sink {
  public:
   /// All outlive it. The sides are called in their order.
-  TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<Lossy*> lossy = {})
-      : main_(main), sides_(std::move(sides)), lossy_(std::move(lossy)) {}
+  TeeSink(Sink& main, std::vector<SideSink*> sides, std::vector<Lossy*> lossy = {});
 
   Result<void> start(const StartRecord& record) override;
   Result<void> stall(const Stall& record) override;
@@ -54,6 +62,7 @@ class TeeSink : public Sink {
   std::vector<SideSink*> sides_;
   std::vector<Lossy*> lossy_;
   std::set<const SideSink*> failing_;
+  std::map<std::string, uint64_t> before_;  // told of the lossy by the traces before this one
   std::map<std::string, uint64_t> told_;
 };
 

@@ -40,6 +40,10 @@ class SideOutputs {
   /// In front of `next`, which outlives the trace: counts all that goes there. It belongs before any
   /// sampling. What the exporter and those in `lossy` lose is told here.
   Sink& counting(Sink& next, std::vector<Lossy*> lossy = {});
+  /// The last summary that comes next is that of a trace that another one follows, with the same outputs.
+  void stay_open() {
+    if (otlp_) otlp_->stay_open();
+  }
   Metrics& metrics() { return metrics_; }
   /// Where metrics are served, if they are.
   std::optional<ListenAddress> listening() const;

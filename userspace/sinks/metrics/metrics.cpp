@@ -34,9 +34,9 @@ constexpr auto kWakeupBounds =
     below_powers(std::array<unsigned, 12>{12, 14, 16, 17, 18, 19, 20, 22, 24, 26, 28, 30});
 
 // Those that are there before they happen: increase() does not see a series' first value.
-constexpr const char* kUsualLosses[] = {"stall_ring_full", "stack_ring_full",  "loops_full",
-                                        "hook_missed",     "stall_queue_full", "stack_queue_full",
-                                        "event_queue_full", "output_full", "output_failed"};
+constexpr const char* kUsualLosses[] = {"stall_ring_full",  "stack_ring_full",  "loops_full",
+                                        "hook_missed",      "stall_queue_full", "stack_queue_full",
+                                        "event_queue_full", "output_full",      "output_failed"};
 
 size_t bucket_of(std::span<const uint64_t> bounds, uint64_t value) {
   return static_cast<size_t>(std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin());
@@ -128,6 +128,8 @@ Result<void> Metrics::start(const StartRecord& record) {
   std::lock_guard lock(mutex_);
   ++revision_;
   state_.build = {label_text(record.version), label_text(record.kernel), label_text(record.hook)};
+  // Summaries tell of one trace each.
+  if (state_.self) dropped_before_ = state_.self->dropped;
   return {};
 }
 
@@ -213,10 +215,11 @@ Result<void> Metrics::summary(const SummaryRecord& record) {
   self.cpu_ns = record.own_cpu_ns;
   self.bpf_ns = record.bpf_run_ns;
   self.resident_bytes = record.resident_bytes;
-  for (const char* reason : kUsualLosses) self.dropped[reason] = 0;
+  self.dropped = dropped_before_;
+  for (const char* reason : kUsualLosses) self.dropped.try_emplace(reason, 0);
   for (const auto& [reason, n] : record.dropped) {
     // These two are judgements, not losses: the first has a metric of its own.
-    if (reason != "unconfirmed" && reason != "parked_worker") self.dropped[label_text(reason)] = n;
+    if (reason != "unconfirmed" && reason != "parked_worker") self.dropped[label_text(reason)] += n;
   }
   state_.self = std::move(self);
   return {};

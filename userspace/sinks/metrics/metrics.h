@@ -63,6 +63,7 @@ class Metrics : public SideSink {
   const size_t max_services_;
   mutable std::mutex mutex_;
   MetricsState state_;
+  std::map<std::string, uint64_t> dropped_before_;  // in the traces before this one
   uint64_t revision_ = 0;
   std::chrono::steady_clock::time_point last_summary_ = std::chrono::steady_clock::now();
   std::unordered_map<Thread, Open, ThreadHash> open_;  // a thread runs one iteration at a time
