@@ -112,13 +112,14 @@ TEST(HotspotRows, CodeThatEndsInTheMiddleOfAnEpilogue) {
 TEST(HotspotLines, ACompressedTable) {
   // Byte code 0 at line 10, code 5 at line 12; code 305 at line 8, which takes the long form.
   const std::vector<uint8_t> table = {0xff, 0, 20, 5 << 3 | 2, 0xff, 216, 6, 7, 0};
-  EXPECT_EQ(line_at(table, 0), 10);
-  EXPECT_EQ(line_at(table, 4), 10);
-  EXPECT_EQ(line_at(table, 5), 12);
-  EXPECT_EQ(line_at(table, 304), 12);
-  EXPECT_EQ(line_at(table, 305), 8);
-  EXPECT_EQ(line_at({}, 3), 0);
-  for (size_t n = 0; n < table.size(); ++n) (void)line_at(std::span(table).first(n), 305);
+  EXPECT_EQ(line_at(table, 0).line, 10);
+  EXPECT_EQ(line_at(table, 4).line, 10);
+  EXPECT_EQ(line_at(table, 5).line, 12);
+  EXPECT_EQ(line_at(table, 304).line, 12);
+  EXPECT_EQ(line_at(table, 305).line, 8);
+  EXPECT_EQ(line_at({}, 3).line, 0);
+  EXPECT_TRUE(line_at(table, 0).whole);
+  for (size_t n = 0; n < table.size(); ++n) EXPECT_FALSE(line_at(std::span(table).first(n), 305).whole) << n;
   const std::vector<uint8_t> hostile(64, 0xff);
   (void)line_at(hostile, 1);
 }

@@ -117,6 +117,9 @@ class Runtime {
   /// none.
   virtual bool cover(ProcessModules&) { return false; }
 
+  /// There was more of it than cover() takes.
+  virtual bool left_code_out() const { return false; }
+
   /// What lies at an address in that code (for a return address pass address - 1); nothing if it is not
   /// known.
   virtual std::optional<Frame> name_code(uint64_t) { return std::nullopt; }

@@ -12,7 +12,10 @@ namespace {
 
 constexpr uint64_t kMaxReserved = 2ull << 30;  // HotSpot's own limit (CODE_CACHE_SIZE_LIMIT)
 constexpr int kMaxHeaps = 8;                   // there are three, or one
-constexpr size_t kMaxCode = 1u << 20;          // of one blob, that is looked through for epilogues
+constexpr size_t kMaxCodeOfBlob = 1u << 20;    // that is looked through for epilogues
+// CodeCacheSegmentSize: 64 or 128 from JDK 11 to 22. An experimental option sets 32 to 1024; the smallest is
+// left out, as it would double the map.
+constexpr int kMinLog2Segment = 6, kMaxLog2Segment = 10;
 constexpr uint8_t kSegmapFree = 0xff;
 constexpr size_t kMaxNames = 4096;
 
@@ -249,7 +252,7 @@ const std::string& CodeCache::blob_name(const RemoteMemory& memory, uint64_t add
   return it->second;
 }
 
-std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_t address,
+std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_t address, uint64_t end,
                                              const std::vector<uint8_t>& block) {
   const auto word = [&](uint64_t offset) { return value_at<uint64_t>(block, layout_.header + offset); };
   const auto number = [&](uint64_t offset) { return value_at<int32_t>(block, layout_.header + offset); };
@@ -257,7 +260,7 @@ std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_
   blob.address = address;
   blob.start = word(layout_.code_begin);
   blob.end = word(layout_.code_end);
-  if (blob.start < low_ || blob.end > high_ || blob.start >= blob.end) return std::nullopt;
+  if (blob.start < address || blob.end > end || blob.start >= blob.end) return std::nullopt;
   blob.frame_words = number(layout_.frame_size);
   blob.frame_complete = number(layout_.frame_complete);
   if (static_cast<int64_t>(blob.frame_complete) > static_cast<int64_t>(blob.end - blob.start))
@@ -267,12 +270,16 @@ std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_
   return blob;
 }
 
-void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Blobs& found) {
+void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Update& update) {
   const uint64_t low = memory.pointer(heap + layout_.memory_low),
                  high = memory.pointer(heap + layout_.memory_high);
   const uint64_t segmap_at = memory.pointer(heap + layout_.segmap);
   const int log2 = memory.get<int32_t>(heap + layout_.log2_segment).value_or(0);
-  if (low < low_ || high > high_ || low >= high || log2 < 4 || log2 > 16) return;
+  if (low < low_ || high > high_ || low >= high) return;
+  if (log2 < kMinLog2Segment || log2 > kMaxLog2Segment) {
+    ++update.left_out;
+    return;
+  }
   const size_t segments = (high - low) >> log2;
   std::vector<uint8_t> segmap(segments);
   for (size_t at = 0; at < segments;) {
@@ -285,30 +292,48 @@ void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Blobs& foun
                              std::max({layout_.name, layout_.frame_size, layout_.frame_complete,
                                        layout_.code_begin, layout_.code_end, layout_.method}) +
                              8);
-  for (size_t i = 0; i < segments && found.size() < kMaxBlobs;) {
+  for (size_t i = 0; i < segments;) {
     // The map says how far back a block begins: 0 at its first segment.
     if (segmap[i] == kSegmapFree) return;
+    if (update.found.size() >= kMaxBlobs || update.blocks >= kMaxBlocks) {
+      ++update.left_out;
+      return;
+    }
+    ++update.blocks;
     if (!memory.read(low + (i << log2), block.data(), block.size())) return;
     const auto length = value_at<uint64_t>(block, layout_.length);
     if (length == 0 || length > segments - i) return;
     const uint64_t address = low + (i << log2) + layout_.header;
     i += length;
     if (value_at<uint8_t>(block, layout_.used) != 1) continue;
-    auto blob = read_blob(memory, address, block);
-    if (!blob) continue;
-    Known known;
-    if (const auto old = blobs_.find(blob->start); old != blobs_.end() && old->second.blob == *blob) {
-      known = std::move(old->second);
-    } else {
-      std::vector<uint8_t> code(is_looked_through(*blob) ? std::min<size_t>(blob->end - blob->start, kMaxCode)
-                                                         : 0);
-      code.resize(code.empty() ? 0 : memory.read_some(blob->start, code.data(), code.size()));
-      known.rows = rows_of(*blob, low_, code);
-      known.blob = std::move(*blob);
-    }
-    const uint64_t start = known.blob.start;
-    found.insert_or_assign(start, std::move(known));
+    if (auto blob = read_blob(memory, address, low + (i << log2), block))
+      take_blob(memory, std::move(*blob), update);
   }
+}
+
+void CodeCache::take_blob(const RemoteMemory& memory, CodeBlob blob, Update& update) {
+  Known known;
+  if (const auto old = blobs_.find(blob.start); old != blobs_.end() && old->second.blob == blob) {
+    known = std::move(old->second);
+  } else {
+    std::vector<uint8_t> code(
+        is_looked_through(blob) ? std::min<size_t>(blob.end - blob.start, kMaxCodeOfBlob) : 0);
+    if (update.code + code.size() > kMaxCode) {
+      ++update.left_out;
+      return;
+    }
+    update.code += code.size();
+    code.resize(code.empty() ? 0 : memory.read_some(blob.start, code.data(), code.size()));
+    known.rows = rows_of(blob, low_, code);
+    known.blob = std::move(blob);
+  }
+  if (update.rows + known.rows.size() > kMaxRows) {
+    ++update.left_out;
+    return;
+  }
+  update.rows += known.rows.size();
+  const uint64_t start = known.blob.start;
+  update.found.insert_or_assign(start, std::move(known));
 }
 
 void CodeCache::update(const RemoteMemory& memory) {
@@ -317,12 +342,13 @@ void CodeCache::update(const RemoteMemory& memory) {
   const uint64_t heaps = memory.pointer(layout_.heaps);
   const int count = memory.get<int32_t>(heaps + layout_.array_length).value_or(0);
   const uint64_t data = memory.pointer(heaps + layout_.array_data);
-  Blobs found;
+  Update update;
   if (low_ < high_ && high_ - low_ <= kMaxReserved) {
     for (int i = 0; i < std::min(count, kMaxHeaps); ++i)
-      read_heap(memory, memory.pointer(data + 8 * static_cast<uint64_t>(i)), found);
+      read_heap(memory, memory.pointer(data + 8 * static_cast<uint64_t>(i)), update);
   }
-  blobs_ = std::move(found);
+  blobs_ = std::move(update.found);
+  left_out_ = update.left_out;
   auto rows = std::make_shared<std::vector<lt_row>>(1, kUnknown);
   for (const auto& [start, known] : blobs_) {
     for (const lt_row& row : known.rows) {

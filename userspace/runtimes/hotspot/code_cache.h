@@ -33,11 +33,14 @@ struct CodeBlob {
 /// table and, as C1 and C2 compile, no frame pointer either.
 ///
 /// The process compiles and frees code all the while: what is read may be torn, every block is checked, and
-/// the work of one update is bounded. Code that came since the last update has no rows: a
-/// walk ends there, and says so.
+/// the work of one update is bounded: what is past the bounds is left out, and counted. Code that came since
+/// the last update has no rows: a walk ends there, and says so.
 class CodeCache {
  public:
   static constexpr size_t kMaxBlobs = 100'000;
+  static constexpr size_t kMaxBlocks = 4 * kMaxBlobs;  ///< free ones included
+  static constexpr size_t kMaxCode = 128u << 20;       ///< bytes read; what is kept from before costs nothing
+  static constexpr size_t kMaxRows = 4'000'000;
 
   static std::vector<std::string_view> types();
   /// Nothing if `structs` lacks what is needed.
@@ -50,6 +53,8 @@ class CodeCache {
   uint64_t low() const { return low_; }
   uint64_t high() const { return high_; }
   const std::shared_ptr<const std::vector<lt_row>>& rows() const { return rows_; }
+  /// Blobs that the last update met but had no room for, and heaps that it did not look at to their end.
+  size_t left_out() const { return left_out_; }
 
   /// The blob at an address, as of the last update.
   const CodeBlob* find(uint64_t address) const;
@@ -70,15 +75,23 @@ class CodeCache {
     std::vector<lt_row> rows;
   };
   using Blobs = std::map<uint64_t, Known>;  // by start of code
+  struct Update {
+    Blobs found;
+    size_t blocks = 0, code = 0, rows = 0;  // looked at, bytes read, kept
+    size_t left_out = 0;
+  };
 
-  void read_heap(const RemoteMemory& memory, uint64_t heap, Blobs& found);
-  std::optional<CodeBlob> read_blob(const RemoteMemory& memory, uint64_t address,
+  void read_heap(const RemoteMemory& memory, uint64_t heap, Update& update);
+  void take_blob(const RemoteMemory& memory, CodeBlob blob, Update& update);
+  /// The blob at `address`, in a block that ends at `end`.
+  std::optional<CodeBlob> read_blob(const RemoteMemory& memory, uint64_t address, uint64_t end,
                                     const std::vector<uint8_t>& block);
   const std::string& blob_name(const RemoteMemory& memory, uint64_t address);
 
   Layout layout_;
   uint64_t low_ = 0, high_ = 0;
   Blobs blobs_;
+  size_t left_out_ = 0;
   std::unordered_map<uint64_t, std::string> names_;  // by address of the text
   std::shared_ptr<const std::vector<lt_row>> rows_;
 };

@@ -36,6 +36,8 @@ class Hotspot final : public Runtime {
     return true;
   }
 
+  bool left_code_out() const override { return code_.left_out() > 0; }
+
   std::vector<SharedFrame> name_frames(const StackSlots& slots) override {
     std::vector<SharedFrame> named;
     for (const lt_v8_frame& slot : slots.frames) {

@@ -12,7 +12,8 @@ namespace {
 constexpr size_t kMaxName = 512;
 
 constexpr uint16_t kHasLineTable = 1;  // in ConstMethod::_flags
-constexpr size_t kMaxLineTable = 64u << 10;
+// Most tables have less than a hundred bytes; how long one is, only its end tells.
+constexpr size_t kUsualLineTable = 1u << 10, kMaxLineTable = 64u << 10;
 
 // HotSpot's UNSIGNED5: up to five bytes of base 192 with 64 carried on.
 std::optional<uint32_t> take_number(std::span<const uint8_t>& rest) {
@@ -33,7 +34,7 @@ int to_signed(uint32_t value) { return static_cast<int>(value >> 1) ^ -static_ca
 }  // namespace
 
 // Sums are unsigned: what is read may be anything.
-int line_at(std::span<const uint8_t> table, int index) {
+LineLookup line_at(std::span<const uint8_t> table, int index) {
   constexpr uint8_t kEnd = 0, kLong = 0xff;
   uint32_t line = 0, at = 0;
   int found = 0, found_at = -1;
@@ -43,7 +44,7 @@ int line_at(std::span<const uint8_t> table, int index) {
     if (byte == kLong) {
       const auto step = take_number(table);
       const auto lines = take_number(table);
-      if (!step || !lines) return found;
+      if (!step || !lines) return {found, false};
       at += static_cast<uint32_t>(to_signed(*step));
       line += static_cast<uint32_t>(to_signed(*lines));
     } else {
@@ -55,7 +56,7 @@ int line_at(std::span<const uint8_t> table, int index) {
       found_at = static_cast<int>(at);
     }
   }
-  return found;
+  return {found, !table.empty()};
 }
 
 std::vector<std::string_view> MethodNames::types() {
@@ -108,9 +109,14 @@ int MethodNames::line(const RemoteMemory& memory, uint64_t const_method, uint64_
   const auto size = memory.get<uint16_t>(const_method + *code_size_);
   const uint64_t code = const_method + const_method_size_;
   if (!flags || !size || !(*flags & kHasLineTable) || bytecode < code || bytecode >= code + *size) return 0;
-  std::vector<uint8_t> table(kMaxLineTable);
-  table.resize(memory.read_some(code + *size, table.data(), table.size()));
-  return std::max(line_at(table, static_cast<int>(bytecode - code)), 0);
+  LineLookup found;
+  for (const size_t length : {kUsualLineTable, kMaxLineTable}) {
+    std::vector<uint8_t> table(length);
+    table.resize(memory.read_some(code + *size, table.data(), length));
+    found = line_at(table, static_cast<int>(bytecode - code));
+    if (found.whole || table.size() < length) break;
+  }
+  return std::max(found.line, 0);
 }
 
 std::optional<Frame> MethodNames::frame(const RemoteMemory& memory, uint64_t method,

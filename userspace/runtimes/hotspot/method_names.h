@@ -40,8 +40,13 @@ class MethodNames {
   bool reads_lines_ = false;
 };
 
+struct LineLookup {
+  int line = 0;        ///< 0 if the table tells none
+  bool whole = false;  ///< the table's end was met: more of it would tell nothing else
+};
+
 /// The line at `index` of a method's bytecodes by its compressed line table (CompressedLineNumberReadStream,
-/// JDK 9 to 19); 0 if it tells none.
-int line_at(std::span<const uint8_t> table, int index);
+/// JDK 9 to 19).
+LineLookup line_at(std::span<const uint8_t> table, int index);
 
 }  // namespace looptrace::hotspot

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kMaxEntries = 16384;  // JDK 17 has 2,900
 constexpr uint64_t kMaxStride = 256;
+constexpr uint64_t kLargest = 4096;  // of the structures that are asked for
 
 // One of the tables: where it is, how long an entry is, and where in it a member is.
 class Table {
@@ -111,7 +112,6 @@ const VmStructs::Field* VmStructs::find(std::string_view type, std::string_view 
 }
 
 std::optional<uint64_t> VmStructs::offset(std::string_view type, std::string_view field) const {
-  constexpr uint64_t kLargest = 4096;
   const Field* found = find(type, field);
   return found && !found->is_static && found->value < kLargest ? std::optional(found->value) : std::nullopt;
 }
@@ -123,7 +123,7 @@ uint64_t VmStructs::address(std::string_view type, std::string_view field) const
 
 std::optional<uint64_t> VmStructs::size(std::string_view type) const {
   const auto it = sizes_.find(type);
-  return it == sizes_.end() ? std::nullopt : std::optional(it->second);
+  return it != sizes_.end() && it->second < kLargest ? std::optional(it->second) : std::nullopt;
 }
 
 }  // namespace looptrace::hotspot

@@ -20,7 +20,8 @@ class VmStructs {
   static std::optional<VmStructs> read(const RemoteMemory& memory, ElfObject& libjvm, uint64_t bias,
                                        const std::vector<std::string_view>& types);
 
-  /// Offset of a member in its structure.
+  /// Offset of a member in its structure. Offsets and sizes that no structure has are not told: the tables
+  /// may be anyone's.
   std::optional<uint64_t> offset(std::string_view type, std::string_view field) const;
   /// Address of a static member; 0 if there is none.
   uint64_t address(std::string_view type, std::string_view field) const;
