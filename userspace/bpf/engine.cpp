@@ -644,7 +644,9 @@ Result<void> Engine::set_process(uint32_t tgid, const std::vector<lt_module>& mo
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t at = *base + i;
     if (bpf_map_update_elem(bpf_map__fd(im.skel->maps.modules), &at, &modules[i], 0)) {
-      return Error{"hand mappings to the BPF programs", errno};
+      const Error error{"hand mappings to the BPF programs", errno};
+      im.give_range({*base, std::max<uint32_t>(count, 1)});
+      return error;
     }
   }
   process.module_base = *base;

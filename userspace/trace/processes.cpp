@@ -16,6 +16,11 @@ constexpr uint64_t kRefreshNs = 1'000'000'000;
 
 }  // namespace
 
+bool TracedProcess::in_made_code(uint64_t address) const {
+  const Module* module = makes_code && modules ? modules->find(address) : nullptr;
+  return module && module->code_rows;
+}
+
 TracedProcess* ProcessTable::find(uint32_t tgid) {
   const auto it = processes_.find(tgid);
   return it == processes_.end() ? nullptr : &it->second;
@@ -62,23 +67,24 @@ void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modu
   }
   const auto files = engine_.add_rows(rows);
   if (!files) {
-    process.warnings.push_back("unwind_table: " + files.error().message());
+    process.warn("unwind_table: " + files.error().message());
     return;
   }
   for (size_t i = 0; i < order.size(); ++i) {
     order[i]->file = (*files)[i];
     if (!(*files)[i] && !rows[i]->empty())
-      process.warnings.push_back("unwind_table: there is no room for the unwind table of one more file");
+      process.warn("unwind_table: there is no room for the unwind table of one more file");
   }
 }
 
-uint32_t ProcessTable::add_code(TracedProcess& process, const std::vector<lt_row>& rows) {
-  const std::vector<lt_row>* const one = &rows;
+CodeTable ProcessTable::add_code(TracedProcess& process, const Module& module) {
+  const std::vector<lt_row>* const one = module.code_rows.get();
   const auto files = engine_.add_rows({&one, 1});
-  if (files && files->front()) return files->front();
-  process.warnings.push_back(
-      "unwind_table: " + (files ? "there is no room for that of compiled code" : files.error().message()));
-  return 0;
+  if (files && files->front())
+    return {files->front(), static_cast<uint32_t>(module.code_rows->size()), module.bias};
+  process.warn("unwind_table: " +
+               (files ? "there is no room for that of compiled code" : files.error().message()));
+  return process.code.bias == module.bias ? process.code : CodeTable{};
 }
 
 void ProcessTable::load(TracedProcess& process) {
@@ -89,12 +95,14 @@ void ProcessTable::load(TracedProcess& process) {
   if (!process.runtime) {
     std::optional<std::string> warning;
     process.runtime = detect_runtime(static_cast<pid_t>(process.tgid), *modules, warning);
-    if (warning) process.warnings.push_back("runtime_unknown: " + *warning);
+    if (warning) process.warn("runtime_unknown: " + *warning);
     if (process.runtime) process.info.runtime = process.runtime->name();
   }
-  const uint32_t old_code = std::exchange(process.code_file, 0);
   process.makes_code = process.runtime && process.runtime->cover(*modules);
+  if (process.makes_code && process.runtime->left_code_out())
+    process.warn("unwind_table: there is more compiled code than is looked at; stacks are cut in the rest");
 
+  CodeTable code;
   add_tables(process, *modules);
   std::vector<lt_module> table;
   std::set<std::shared_ptr<ElfObject>> used;
@@ -106,33 +114,37 @@ void ProcessTable::load(TracedProcess& process) {
       entry.file = rows.file;
       entry.rows = rows.file ? static_cast<uint32_t>(m.object->rows().size()) : 0;
     } else if (m.code_rows && !m.code_rows->empty()) {
-      if (!process.code_file) process.code_file = add_code(process, *m.code_rows);
-      entry.file = process.code_file;
-      entry.rows = process.code_file ? static_cast<uint32_t>(m.code_rows->size()) : 0;
+      if (!code.file) code = add_code(process, m);
+      entry.file = code.file;
+      entry.rows = code.rows;
     }
     if (table.size() < LT_MAX_MODULES) table.push_back(entry);
   }
   if (modules->all().size() > LT_MAX_MODULES) {
-    process.warnings.push_back("modules_full: more than " + std::to_string(LT_MAX_MODULES) +
-                               " executable mappings; stacks through the others are cut short");
+    process.warn("modules_full: more than " + std::to_string(LT_MAX_MODULES) +
+                 " executable mappings; stacks through the others are cut short");
   }
-  if (process.modules) release_tables(*process.modules);
-  process.modules = std::move(*modules);
 
   lt_process config{};
   if (process.runtime) {
-    process.runtime->look_at(*process.modules);
+    process.runtime->look_at(*modules);
     process.runtime->configure(config);
   }
-  if (auto r = engine_.set_process(process.tgid, table, config); !r) {
-    process.warnings.push_back("unwind_table: " + r.error().message());
+  const auto is_set = engine_.set_process(process.tgid, table, config);
+  if (!is_set) process.warn("unwind_table: " + is_set.error().message());
+  if (!is_set && process.modules) {  // the kernel goes on by the tables it was given before
+    if (code.file != process.code.file) engine_.remove_rows(code.file);
+    release_tables(*modules);
+    return;
   }
-  engine_.remove_rows(old_code);
+  if (process.modules) release_tables(*process.modules);
+  process.modules = std::move(*modules);
+  if (code.file != process.code.file) engine_.remove_rows(process.code.file);
+  process.code = code;
 }
 
 void ProcessTable::refresh(TracedProcess& process, uint64_t now_ns) {
-  if (now_ns - process.loaded_ns < kRefreshNs) return;
-  load(process);
+  if (process.is_older(kRefreshNs, now_ns)) load(process);
 }
 
 void ProcessTable::release_tables(const ProcessModules& modules) {
@@ -151,7 +163,7 @@ void ProcessTable::forget(uint32_t tgid) {
   if (it == processes_.end()) return;
   engine_.clear_process(tgid);
   if (it->second.modules) release_tables(*it->second.modules);
-  engine_.remove_rows(it->second.code_file);
+  engine_.remove_rows(it->second.code.file);
   processes_.erase(it);
 }
 

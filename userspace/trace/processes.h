@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -18,6 +19,12 @@
 
 namespace looptrace {
 
+/// An unwind table in the kernel that belongs to one process.
+struct CodeTable {
+  uint32_t file = 0, rows = 0;  ///< 0 = none
+  uint64_t bias = 0;            ///< that its rows are relative to
+};
+
 /// One traced process: what records say of it, and what its stacks need.
 struct TracedProcess {
   uint32_t tgid = 0;
@@ -28,10 +35,20 @@ struct TracedProcess {
   std::optional<ProcessModules> modules;  ///< absent where /proc/PID/maps could not be read
   std::unique_ptr<Runtime> runtime;       ///< null where none is recognised
   std::vector<std::string> warnings;      ///< not yet reported
+  std::set<std::string> warned;           ///< of what has been warned of
   uint64_t loaded_ns = 0;                 ///< when the modules were read
-  uint32_t code_file = 0;                 ///< table of the code that the runtime made, 0 = none
+  CodeTable code;                         ///< of the code that the runtime made
   bool makes_code = false;                ///< and makes more of it
   uint32_t loops = 0;                     ///< slots that belong to it
+
+  /// Modules are read again and again: what is wrong with a process is told once.
+  void warn(std::string message) {
+    if (warned.insert(message).second) warnings.push_back(std::move(message));
+  }
+  /// The modules were read longer ago than `age_ns`. They may have been read since `now_ns` was.
+  bool is_older(uint64_t age_ns, uint64_t now_ns) const { return now_ns > loaded_ns + age_ns; }
+  /// In the range of the code that its runtime makes.
+  bool in_made_code(uint64_t address) const;
 };
 
 /// What runs in a process, by the user's rules.
@@ -67,8 +84,8 @@ class ProcessTable {
   };
   void load(TracedProcess& process);
   void add_tables(TracedProcess& process, const ProcessModules& modules);
-  /// The table of code that the runtime made; 0 if there is no room for it.
-  uint32_t add_code(TracedProcess& process, const std::vector<lt_row>& rows);
+  /// The table of code that the runtime made; the one before if there is no room for it.
+  CodeTable add_code(TracedProcess& process, const Module& module);
   void release_tables(const ProcessModules& modules);
 
   Engine& engine_;

@@ -41,6 +41,13 @@ bool is_our_own(std::string_view function) {
 
 }  // namespace
 
+bool ended_in_made_code(const RawCapture& capture, const TracedProcess& process) {
+  const uint32_t status = capture.head.unwind_status;
+  if (status == LT_UNWIND_END || status == LT_UNWIND_FULL || capture.user.empty()) return false;
+  const bool returns = capture.user.size() > 1 || capture.head.nr >= 0;
+  return process.in_made_code(returns ? capture.user.back() - 1 : capture.user.back());
+}
+
 std::vector<std::string> StackBuilder::kernel_functions(const RawCapture& capture) {
   std::vector<Frame> frames;
   for (const uint64_t address : capture.kernel) symbolizer_.kernel(address, frames);
@@ -113,12 +120,12 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       continue;
     }
     const Module* module = process.modules->find(returns ? address - 1 : address);
-    if (!module || (process.makes_code && !module->object)) modules_stale = true;
+    if (!module || process.in_made_code(returns ? address - 1 : address)) modules_stale = true;
     symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
   }
   const uint32_t status = capture.head.unwind_status;
   stack.truncated = status != LT_UNWIND_END || capture.head.py_status != LT_PY_END;
-  if (status == LT_UNWIND_NO_MODULE || (process.makes_code && stack.truncated)) modules_stale = true;
+  if (status == LT_UNWIND_NO_MODULE || ended_in_made_code(capture, process)) modules_stale = true;
   // A native walk that broke off early leaves interpreter frames over: they are known all the same.
   if (runtime) {
     while (next_python < capture.python.size()) take_python();

@@ -151,6 +151,7 @@ Result<void> Tracer::setup() {
   processes_ = std::make_unique<ProcessTable>(*engine_, procfs_, config_.debuginfod, config_.name_service);
   symbolizer_ = std::make_unique<Symbolizer>(Symbolizer::Options{config_.source_lines});
   stacks_ = std::make_unique<StackBuilder>(*symbolizer_);
+  takes_stacks_ = options.stacks;
   assembler_ = std::make_unique<Assembler>(*stacks_, procfs_, options.threshold_ns);
   shared_pollers_ =
       std::make_unique<SharedPollers>([this](uint32_t index) -> lt_slot& { return engine_->slot(index); });
@@ -662,7 +663,7 @@ void Tracer::stall(const lt_stall& record) {
                            record.poll_kind, record.poll_fd, false};
   emit(assembler_->build(*loop, process, view, comm_text(record.comm), was_open ? loop->open_id : next_id(),
                          stale));
-  if (stale) processes_->refresh(process, monotonic_ns());
+  if (stale && follows(process)) processes_->refresh(process, monotonic_ns());
   loop->turn_to(record.it.seq + 1);  // thousands of loops may never stall again
 }
 
@@ -715,10 +716,10 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
   const uint32_t status = walk_status(c.head);
-  const bool in_new_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
-  if (in_new_code) processes_->refresh(process, monotonic_ns());
-  if (!in_new_code && status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT &&
-      status != kInterpreterFault && !(process.runtime && c.python.empty() && c.v8.empty()))
+  const bool in_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
+  if (ended_in_made_code(c, process)) processes_->refresh(process, monotonic_ns());
+  if (!in_code && status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && status != kInterpreterFault &&
+      !(process.runtime && c.python.empty() && c.v8.empty()))
     return;
   if (process.runtime && !s.py_tstate) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
@@ -791,7 +792,7 @@ uint64_t Tracer::open_due(uint32_t index, uint64_t start_ns) {
   bool stale = false;
   const IterationView view{s->it, now, LT_ENDED_POLL, s->loop.call.kind, s->loop.call.fd, true};
   emit(assembler_->build(loop, process, view, comm_text(s->comm), loop.open_id, stale));
-  if (stale) processes_->refresh(process, now);
+  if (stale && follows(process)) processes_->refresh(process, now);
   return mark;
 }
 
@@ -845,7 +846,8 @@ void Tracer::housekeeping(uint64_t now) {
     if (!loop.tid || loop.ignored) continue;
     TracedProcess* process = processes_->find(loop.tgid);
     if (!process) continue;
-    if (process->makes_code && now - process->loaded_ns > kCodeAgeNs) processes_->refresh(*process, now);
+    if (process->makes_code && follows(*process) && process->is_older(kCodeAgeNs, now))
+      processes_->refresh(*process, now);
     for (const std::string& w : std::exchange(process->warnings, {})) {
       const size_t colon = w.find(": ");
       warn(w.substr(0, colon), process->info.comm + "[" + std::to_string(process->tgid) +

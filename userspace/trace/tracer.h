@@ -92,7 +92,10 @@ class Tracer {
   /// window. Returns how many.
   uint64_t cut_stalls(uint64_t began_before_ns);
   void set_threshold(uint64_t threshold_ns);
-  void set_captures(Engine::Captures captures) { engine_->set_captures(captures); }
+  void set_captures(Engine::Captures captures) {
+    engine_->set_captures(captures);
+    takes_stacks_ = config_.engine.stacks && captures != Engine::Captures::none;
+  }
   void set_source_lines(bool on) { symbolizer_->set_source_lines(on); }
   /// Forgets what can be read anew: symbols, lines.
   void release_memory();
@@ -134,6 +137,8 @@ class Tracer {
   void see_task(RawCapture& c, LoopState& loop);
   void see_holder(LoopState& loop, const lt_slot& s);
   void stall(const lt_stall& record);
+  /// The code that a runtime makes is of use to stacks only, and dear to follow.
+  bool follows(const TracedProcess& process) const { return takes_stacks_ || !process.makes_code; }
   /// Up to which mark its open stall is dealt with: UINT64_MAX for good, 0 = ask again.
   uint64_t open_due(uint32_t slot, uint64_t start_ns);
   void process_changed(const lt_process_event& event);
@@ -163,6 +168,7 @@ class Tracer {
   std::unique_ptr<ProcessTable> processes_;
   std::unique_ptr<Symbolizer> symbolizer_;
   std::unique_ptr<StackBuilder> stacks_;
+  std::atomic<bool> takes_stacks_{true};
   std::unique_ptr<Assembler> assembler_;
   std::unique_ptr<SharedPollers> shared_pollers_;
   std::unique_ptr<Watcher> watcher_;
