@@ -122,11 +122,11 @@ TEST(AgentOutput, AReaderThatHangsCostsNothing) {
   EXPECT_LT(written, kept) << "nothing was dropped: nothing was shown";
   EXPECT_GE(dropped, kept - written) << "every record that is missing is counted";
   EXPECT_EQ(agent.summary()->at("dropped").at("output_full"), dropped);
-  const auto off = std::find_if(windows.begin(), windows.end(), [](const json& w) {
-    return w["budget"].value("reason", "") == "output" && w["budget"]["level"] == "hooks_off";
-  });
-  ASSERT_NE(off, windows.end());
-  EXPECT_LT((*off)["attached_ns"].get<uint64_t>(), 1000 * kMs);
+  // Not the first of them: that one may have been over when the reader was found to hang.
+  EXPECT_TRUE(std::any_of(windows.begin(), windows.end(), [](const json& w) {
+    return w["budget"].value("reason", "") == "output" && w["budget"]["level"] == "hooks_off" &&
+           w["attached_ns"].get<uint64_t>() < 1000 * kMs;
+  }));
 }
 
 TEST(AgentOutput, EndsThoughNobodyReads) {
