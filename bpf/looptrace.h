@@ -73,6 +73,9 @@ enum lt_part {
 	LT_NR_PARTS = 3,
 };
 
+/* A blocked loop needs no probe: past this it gets none, and its switch-in says so (LT_REC_SUSPECT). */
+#define LT_LONG_WAIT_NS 1000000000ull
+
 /* Why a thread is off CPU. */
 enum lt_off_reason {
 	LT_OFF_NONE = 0,      /* it is on CPU */

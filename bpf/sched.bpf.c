@@ -137,6 +137,8 @@ static __always_inline void switch_in(struct task_struct *next, struct task_stru
 	if (s->off_reason == LT_OFF_BLOCKED && s->off_fd >= 0)
 		resolve_target(index, (u64)BPF_CORE_READ(next, files));
 	s->in_throttled = throttled_time(next) - s->off_throttled;
+	if (now - s->off_ns >= LT_LONG_WAIT_NS)
+		send_bare(LT_REC_SUSPECT, s, index, now); /* it had no probe meanwhile */
 	if (!prev)
 		return;
 	s->in_prev_pid = prev->tgid;

@@ -227,5 +227,23 @@ TEST(EndedByKill, ClosesWithTheTimeOfTheKill) {
   EXPECT_NEAR(static_cast<double>(got), static_cast<double>(want), 5e6);
 }
 
+// The probe taxes every system call of the host: not for as long as some loop waits.
+TEST(Probe, IsGoneWhileALoopWaitsForLong) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim victim("epoll_sleep",
+                {"--count", "1", "--stall-ms", "5000", "--gap-ms", "300", "--delay-ms", "1000"});
+  Trace trace({"--pid", std::to_string(victim.pid()), "--hook", "auto"});
+  ASSERT_TRUE(trace.started());
+  const auto truth = victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  expect_exactly(of_pid(trace.stalls(), victim.pid()), truth, 5'000'000);
+  if (trace.records("looptrace.start/1").at(0)["hook"] != "auto")
+    GTEST_SKIP() << "every poll is seen for good";
+  uint64_t hooked_ns = 0;
+  for (const json& loop : trace.records("looptrace.loop/1")) hooked_ns += loop["hooked_ns"].get<uint64_t>();
+  EXPECT_GT(hooked_ns, 500'000'000u) << "it is there at first";
+  EXPECT_LT(hooked_ns, 2'500'000'000u);
+}
+
 }  // namespace
 }  // namespace looptrace::test

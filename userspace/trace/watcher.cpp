@@ -23,6 +23,15 @@ constexpr uint64_t kDiscoverNs = 200'000'000;
 constexpr uint64_t kWakersHoldNs = 5'000'000'000;
 
 constexpr uint64_t kReportWindowNs = 1'000'000'000;
+// An iteration this old that keeps its CPU is probed now and then only: what it would be wrong by is under a
+// hundredth.
+constexpr uint64_t kOldNs = 30'000'000'000, kProbeNs = 20'000'000, kRestNs = 250'000'000;
+
+/// It is off its CPU for long, where it cannot poll. The kernel tells when it runs again.
+bool waits_for_long(const lt_slot& slot, uint64_t now) {
+  return !slot.running && (slot.off_reason == LT_OFF_BLOCKED || slot.off_reason == LT_OFF_STOPPED) &&
+         now > slot.off_ns && now - slot.off_ns >= LT_LONG_WAIT_NS;
+}
 
 }  // namespace
 
@@ -129,22 +138,28 @@ uint64_t Watcher::look(uint64_t now) {
   for (uint32_t i = 0; i < pulses.size(); ++i) {
     const uint64_t start = pulses[i];
     if (!start) continue;
-    next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
     const uint64_t age = now > start ? now - start : 0;
+    const lt_slot& slot = engine_.slot(i);
     LoopWatch& loop = loops_[i];
-    if (const uint64_t generation = engine_.slot(i).generation; generation != loop.generation) {
+    if (slot.generation != loop.generation) {
       loop = {};  // another thread has the slot
-      loop.generation = generation;
+      loop.generation = slot.generation;
     }
-    loop.saturation.look(now, start, engine_.slot(i).it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
+    loop.saturation.look(now, start, slot.it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
     const bool saturated = loop.saturation.is_saturated(now);
-    if (age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) {
+    const bool waits = waits_for_long(slot, now);
+    if (!waits) {
+      next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
+    }
+    const bool rests =
+        age > kOldNs && (engine_.probing() ? now - hook_since >= kProbeNs : now < rested_ns_ + kRestNs);
+    if (!waits && !rests && age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) {
       probe = true;
       const bool exact = engine_.probing() && start >= hook_since;
       if (!saturated && loop.slowness.suspect(now, exact)) probe_until_ns_ = now + probe_hold_ns();
     }
     if (age < suspect_ns) continue;
-    suspect = true;
+    suspect = suspect || !waits;
     if (!saturated || age > threshold_ns_) wakers = true;
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
@@ -159,6 +174,7 @@ uint64_t Watcher::look(uint64_t now) {
     if (engine_.start_probe()) ++probes_;
   } else if (!probe && engine_.probing() && now >= probe_until_ns_) {
     engine_.stop_probe();
+    rested_ns_ = now;
   }
   // The probe taxes the whole host: looked at again soon.
   if (engine_.probing()) next = std::min(next, now + 20'000'000);

@@ -77,6 +77,7 @@ class Watcher {
   std::vector<Answer> answers_;
   std::atomic<uint64_t> refused_{0};
   uint64_t discover_until_ns_ = 0;
+  uint64_t rested_ns_ = 0;       // when the probe was last detached
   uint64_t probe_until_ns_ = 0;  // even if nothing needs it any more
   uint64_t wakers_until_ns_ = 0;
   std::atomic<uint64_t> probes_{0};
