@@ -40,7 +40,8 @@ static __always_inline void leave_hook(struct lt_slot *s)
 	*(volatile u64 *)&s->in_hook = 0;
 }
 
-/* fd: the call's first argument. The registers are read only if that does not tell which poll it is. */
+/* fd: the call's first argument, -1 where it is not at hand. The registers are read only if that does not
+ * tell which poll it is. */
 static __always_inline int poll_entry(u32 kind, s32 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
@@ -132,10 +133,7 @@ struct poll_tracepoint {
 
 #define TRACEPOINT(call, kind)                                                                               \
 	SEC("tracepoint/syscalls/sys_enter_" #call)                                                          \
-	int tp_##call(struct poll_tracepoint *ctx)                                                           \
-	{                                                                                                    \
-		return poll_entry(kind, kind == LT_POLL_EPOLL ? ctx->args[0] : -1);                          \
-	}
+	int tp_##call(struct poll_tracepoint *ctx) { return poll_entry(kind, ctx->args[0]); }
 
 TRACEPOINT(epoll_wait, LT_POLL_EPOLL)
 TRACEPOINT(epoll_pwait, LT_POLL_EPOLL)
@@ -148,10 +146,7 @@ TRACEPOINT(io_uring_enter, LT_POLL_IO_URING)
 
 #define FUNCTION(call, kind)                                                                                 \
 	SEC("fentry/__x64_sys_" #call)                                                                       \
-	int BPF_PROG(fn_##call, struct pt_regs *regs)                                                        \
-	{                                                                                                    \
-		return poll_entry(kind, kind == LT_POLL_EPOLL ? regs->di : -1);                              \
-	}
+	int BPF_PROG(fn_##call, struct pt_regs *regs) { return poll_entry(kind, regs->di); }
 
 FUNCTION(epoll_wait, LT_POLL_EPOLL)
 FUNCTION(epoll_pwait, LT_POLL_EPOLL)

@@ -96,6 +96,12 @@ bool looks_like_loop(const lt_slot& s) {
   return s.loop.seen && s.phase == LT_PHASE_IDLE && !lt_client_like(&s.loop.call);
 }
 
+/// The walk wanted what is not there now and may be read from outside: tables, or memory of the target.
+bool lacks_memory(uint32_t walk_status) {
+  return walk_status == LT_UNWIND_OFF || walk_status == LT_UNWIND_READ_FAULT ||
+         walk_status == kInterpreterFault;
+}
+
 // While the objects that the frames point to are where they were.
 void name_javascript(RawCapture& c, const TracedProcess* process) {
   if (!process || !process->runtime) {
@@ -119,10 +125,7 @@ Tracer::Tracer(TraceConfig config, Sink& sink)
 
 Tracer::~Tracer() {
   if (watcher_) watcher_->stop();
-  if (reader_.joinable()) {
-    reader_.request_stop();
-    reader_.join();
-  }
+  stop_reader();
   if (worker_.joinable()) {
     worker_.request_stop();
     queue_.stop();
@@ -229,6 +232,13 @@ void Tracer::start_threads() {
   watcher_->discover();
 }
 
+void Tracer::stop_reader() {
+  if (!reader_.joinable()) return;
+  reader_.request_stop();
+  drain_wanted_.send();
+  reader_.join();
+}
+
 Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
   reopen_output_ = std::move(reopen);
   if (!config_.conductor) start_threads();
@@ -257,9 +267,7 @@ Result<void> Tracer::run(int signal_fd, std::function<Result<void>()> reopen) {
   if (!config_.conductor) {  // else the worker has them
     watcher_->stop();
     engine_->close();  // before the last read: a stall that is counted is a stall that is read
-    reader_.request_stop();
-    drain_wanted_.send();
-    reader_.join();
+    stop_reader();
   }
   worker_.request_stop();
   queue_.stop();
@@ -571,10 +579,7 @@ void Tracer::capture(std::span<const std::byte> bytes) {
   }
   // Taken before the process's tables were there, or of memory that is not: while the thread is still
   // blocked, its stack is too. Its record may be open already, and not looked at again for long.
-  const uint32_t status = walk_status(c->head);
-  const bool is_cut =
-      status == LT_UNWIND_OFF || status == LT_UNWIND_READ_FAULT || status == kInterpreterFault;
-  if (is_cut && c->head.reason == LT_CAPTURE_SWITCH) {
+  if (lacks_memory(walk_status(c->head)) && c->head.reason == LT_CAPTURE_SWITCH) {
     const TracedProcess* process = processes_->find(loop->tgid);
     const auto now = snapshot(slot);
     if (process && now && now->off_capture == c->head.id && now->phase == LT_PHASE_BUSY &&
@@ -718,9 +723,7 @@ void Tracer::mend_capture(LoopState& loop, TracedProcess& process, lt_slot s) {
   const uint32_t status = walk_status(c.head);
   const bool in_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
   if (ended_in_made_code(c, process)) processes_->refresh(process, monotonic_ns());
-  if (!in_code && status != LT_UNWIND_OFF && status != LT_UNWIND_READ_FAULT && status != kInterpreterFault &&
-      !(process.runtime && c.python.empty() && c.v8.empty()))
-    return;
+  if (!in_code && !lacks_memory(status) && !(process.runtime && c.python.empty() && c.v8.empty())) return;
   if (process.runtime && !s.py_tstate) {
     s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
     engine_->slot(loop.slot).py_tstate = s.py_tstate;

@@ -114,6 +114,7 @@ class Tracer {
 
  private:
   void read_ring(std::stop_token stop);
+  void stop_reader();  ///< after it has read all that is in the ring
   void work(std::stop_token stop);
   void handle(const Message& message);
   void handle_record(std::span<const std::byte> bytes);

@@ -42,9 +42,7 @@ void Tracer::pause() {
   if (!engine_->attached()) return;
   watcher_->stop();
   engine_->detach();
-  reader_.request_stop();
-  drain_wanted_.send();
-  reader_.join();
+  stop_reader();
   for (const Message& m : queue_.take(std::chrono::milliseconds(0))) {
     if (!failure_) handle(m);
   }

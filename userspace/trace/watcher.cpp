@@ -164,7 +164,8 @@ uint64_t Watcher::look(uint64_t now) {
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
     if (age >= mark && age - mark < kReportWindowNs) ask(i, start, mark);
-    if (age < threshold_ns_) next = std::min(next, std::max(start + threshold_ns_, now + 1'000'000));
+    const uint64_t next_mark = age < threshold_ns_ ? mark : mark * 10;
+    next = std::min(next, std::max(start + next_mark, now + 1'000'000));
   }
   if (suspect || std::exchange(was_suspect_, suspect)) {
     was_suspect_ = suspect;
