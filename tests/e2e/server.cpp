@@ -33,10 +33,10 @@ bool has_frame(const json& stall, const std::string& prefix) {
   return false;
 }
 
-// What a child's captured output or a Sync call is truly waited for in is the pipe or the nested loop.
+// What a child's captured output is truly waited for in is the pipe.
 std::set<std::string> right_causes(const json& truth, const json& stall) {
   const std::string kind = truth["kind"];
-  if (kind == "child") return {"child", "pipe", "network"};
+  if (kind == "child") return {"child", "pipe"};
   if (kind == "nested") return {"network"};  // what the inner loop waits for cannot be seen
   // A busy machine: the loop computed as long as it says, and waited for the CPU longer.
   const json& time = stall["time_ns"];

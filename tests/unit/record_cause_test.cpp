@@ -128,6 +128,14 @@ TEST(WaitCause, ACollectorThatWaitsForItsHelpersIsNoLock) {
       << "it may do other things, too";
 }
 
+TEST(WaitCause, APollInARuntimesRunOfAChildWaitsForThatChild) {
+  const Verdict verdict = judge({.syscall = "epoll_pwait", .child_wait = true});
+  EXPECT_EQ(verdict.cause, Cause::child);
+  EXPECT_EQ(verdict.confidence, Confidence::inferred);
+  EXPECT_EQ(judge({.syscall = "epoll_pwait"}).cause, Cause::network);
+  EXPECT_EQ(judge({.syscall = "fsync", .child_wait = true}).cause, Cause::file);
+}
+
 TEST(WaitCause, LocksOfFiles) {
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 7}).cause, Cause::lock);   // F_SETLKW
   EXPECT_EQ(judge({.syscall = "fcntl", .arg1 = 38}).cause, Cause::lock);  // F_OFD_SETLKW

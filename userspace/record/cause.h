@@ -22,6 +22,7 @@ struct WaitFacts {
   bool uninterruptible = false;   ///< state D: storage, memory or a kernel lock, never a peer's answer
   bool global_lock = false;       ///< the futex is the runtime's global lock
   bool runtime_sleep = false;  ///< the runtime's own sleep is on the stack: it may wait on a futex for that
+  bool child_wait = false;     ///< the runtime's synchronous run of a child process is on the stack
   bool collector = false;      ///< the runtime's collector waits, for its own helpers
   std::optional<WaitTarget> target = {};
   std::optional<Peer> woken_by = {};

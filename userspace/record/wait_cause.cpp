@@ -138,6 +138,7 @@ Ruling rule_of_syscall(const WaitFacts& facts) {
   if (facts.collector && is_one_of(name, kFutexCalls)) return inferred(Cause::gc);
   if (is_one_of(name, kLockCalls)) return certain(Cause::lock);
   if (is_one_of(name, kChildCalls)) return certain(Cause::child);
+  if (facts.child_wait && is_one_of(name, kPollCalls)) return inferred(Cause::child);
   if (is_one_of(name, kPollCalls)) return rule_of_poll(facts);
   if (is_one_of(name, kSocketCalls)) return certain(Cause::network);
   if (is_one_of(name, kFileCalls)) return certain(Cause::file);

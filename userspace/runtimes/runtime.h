@@ -91,6 +91,9 @@ class Runtime {
   /// The native function is the runtime's sleep, be it that it waits on a futex.
   virtual bool is_sleep(const Frame&) const { return false; }
 
+  /// The native function runs a child process to its end, in a loop of its own.
+  virtual bool is_child_wait(const Frame&) const { return false; }
+
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
   virtual InterpreterStack walk(uint64_t) { return {}; }
 

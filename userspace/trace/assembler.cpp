@@ -453,6 +453,8 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
       const auto& frames = stall.stacks[*wait.stack].frames;
       facts.runtime_sleep = std::any_of(frames.begin(), frames.end(),
                                         [&](const Frame& f) { return process.runtime->is_sleep(f); });
+      facts.child_wait = std::any_of(frames.begin(), frames.end(),
+                                     [&](const Frame& f) { return process.runtime->is_child_wait(f); });
       if (facts.runtime_sleep) wait.target.reset();  // nobody's lock
       facts.collector = collects(*process.runtime, frames);
     }

@@ -40,6 +40,10 @@ class NodeJs final : public Runtime {
   std::string name() const override { return "node " + node_.version; }
   void configure(lt_process& process) const override;
   bool is_gc(const Frame& native) const override;
+  // spawnSync() and execSync(): a loop over the child's pipes and its end.
+  bool is_child_wait(const Frame& native) const override {
+    return native.module == node_.module && native.function.starts_with("node::SyncProcessRunner::");
+  }
   std::vector<SharedFrame> name_frames(const StackSlots& slots) override;
   std::optional<lt_v8_frame> read_slots(const UnwoundStack::Pointers& pointers) const override;
 
