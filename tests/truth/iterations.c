@@ -9,9 +9,11 @@
 // a read of schedstat more, about a microsecond.
 //
 // The file is a header and records, in the byte order of the machine (read by oracle.py):
-//   u64 magic, tid, count, lost            then, for each:   u64 start_ns, end_ns, cpu_ns, runq_ns; u32 kind,
-//   fd
-// TRUTH_POLLS says which polls are the loop's: "epoll" (default), "poll", "select". Others pass through.
+//   u64 magic; u32 pid, tid; u64 count, lost   then, for each:   u64 start_ns, end_ns, cpu_ns, runq_ns; u32
+//   kind, fd
+// TRUTH_POLLS says which polls are the loop's: "epoll" (default), "poll", "select". Others pass through. With
+// "park" none is: the program says itself when its threads have nothing to do, for those of a runtime that
+// share one epoll descriptor wait on a futex as well.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -28,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum kind { KIND_EPOLL, KIND_POLL, KIND_SELECT };
+enum kind { KIND_EPOLL, KIND_POLL, KIND_SELECT, KIND_PARK };
 enum { MAX_RECORDS = 16384, MAGIC = 0x6c747472 };
 
 struct iteration {
@@ -36,7 +38,9 @@ struct iteration {
   uint32_t kind, fd;
 };
 struct file {
-  uint64_t magic, tid, count, lost;
+  uint64_t magic;
+  uint32_t pid, tid;
+  uint64_t count, lost;
   struct iteration iterations[MAX_RECORDS];
 };
 // The loop of a thread: its descriptor and when its poll last returned.
@@ -85,7 +89,11 @@ __attribute__((constructor)) static void configure(void) {
   text = getenv("TRUTH_FLOOR_NS");
   if (text) floor_ns = strtoull(text, 0, 10);
   text = getenv("TRUTH_POLLS");
-  if (text) wanted = !strcmp(text, "poll") ? KIND_POLL : !strcmp(text, "select") ? KIND_SELECT : KIND_EPOLL;
+  if (text)
+    wanted = !strcmp(text, "poll")     ? KIND_POLL
+             : !strcmp(text, "select") ? KIND_SELECT
+             : !strcmp(text, "park")   ? KIND_PARK
+                                       : KIND_EPOLL;
   pthread_atfork(0, 0, forget_parent);
 }
 
@@ -104,7 +112,8 @@ static bool open_log(void) {
   close(fd);
   if (map == MAP_FAILED) return false;
   log_file = map;
-  log_file->tid = (uint64_t)gettid();
+  log_file->pid = (uint32_t)getpid();
+  log_file->tid = (uint32_t)gettid();
   log_file->magic = MAGIC;
   unavailable = false;
   return true;
@@ -141,6 +150,15 @@ static void after_poll(void) {
   loop.returned_ns = clock_now(CLOCK_MONOTONIC);
   loop.runq_ns = runqueue_ns();
   loop.cpu_ns = clock_now(CLOCK_THREAD_CPUTIME_ID);
+}
+
+// For the program to find by dlsym() and to call right before it has a thread wait, and right after.
+void truth_before_park(void) {
+  if (is_loop(KIND_PARK, 0)) before_poll(KIND_PARK);
+}
+
+void truth_after_park(void) {
+  if (is_loop(KIND_PARK, 0)) after_poll();
 }
 
 // The C library's own, found once.

@@ -57,13 +57,13 @@ class Lines:
             raise RuntimeError("the program did not end") from None
         self.thread.join()
         if code == 77:
-            raise Skipped("this kernel refuses what the program needs")
+            raise Skipped("this kernel refuses what the program needs, or it is not installed")
         if code:
             raise RuntimeError(f"the program ended with {code}")
         truths = [json.loads(line) for line in self.lines if line.startswith("{")]
         truths = [t for t in truths if "kind" in t]
         for t in truths:
-            if "least_ns" in t or ("function" in t and "line" not in t):
+            if "least_ns" in t or ("function" in t and not t.keys() & {"line", "culprit"}):
                 t["on_stack"] = True  # a stripped server of somebody else's: the function has to be on the stack
         for t in truths:
             if "fn" in t:  # a victim: what victim.h does for it is the application's own code too
@@ -194,12 +194,9 @@ class SelfDriven:
                 t["throttled"] = True
         outside = [t for t in truths if t.get("outside")]
         truths = [t for t in truths if not t.get("outside")]
-        iterations, lost = [oracle.Iteration(t["tid"], t["start_ns"], t["end_ns"], 0, 0, [t], t["outside"])
-                            for t in outside], 0
-        for tid in {t.get("tid", pid) for t in truths} | {pid}:
-            more, more_lost = oracle.iterations_of(directory, tid)
-            iterations += more
-            lost += more_lost
+        iterations = [oracle.Iteration(t["tid"], t["start_ns"], t["end_ns"], 0, 0, [t], t["outside"]) for t in outside]
+        logged, lost = oracle.iterations_of(directory, pid)
+        iterations += logged
         # Stopped in a callback, the loop knows of it too.
         seen = [i for i in iterations if not i.slack_ns]
         for i in iterations:

@@ -32,13 +32,17 @@ def library(name, flavour, **more):
     return victim(name, f" {flavour}", ["--flavour", flavour], program="BUILD/tests/truth/truth_{}", polls=polls, **more)
 
 
-def server(name, suffix, stall_ms, count, *, directory=TESTS / "e2e" / "servers", args=(), **more):
+def server(name, suffix, stall_ms, count, *, directory=TESTS / "e2e" / "servers", delay_ms=1500, args=(), **more):
     """A fixture that drives a server of somebody else's. A threshold far below its stalls, far above its requests."""
     options = dict(group="servers", threshold_ms=20)
     options.update(more)
     command = [PYTHON, directory / f"{name}_server.py", "--count", count, "--stall-ms", stall_ms, "--gap-ms", 60,
-               "--delay-ms", 1500, *args]
+               "--delay-ms", delay_ms, *args]
     return SelfDriven(f"{name}{suffix}", command, **options)
+
+
+def runtime(name, suffix, args, **more):
+    return server(name, suffix, 40, 12, args=args, group="tokio and Netty", **more)
 
 
 def not_the_programs_fault(count):
@@ -95,6 +99,10 @@ def full():
         node(" 1.5 ms, always", plan(NODE, [3, 6, 12, 25], 3), hook="always"),
         node(" 20 ms, auto", plan(NODE, [40, 100], 2), threshold_ms=20),
         server("redis", "", 40, 4), server("nginx", "", 60, 8), server("haproxy", "", 60, 8, directory=PROGRAMS),
+        *[runtime("tokio", f" {kind}", ["--workers", workers], hook=hook, polls="park")
+          for kind, workers, hook in (("current_thread", 0, "auto"), ("multi_thread", 3, "auto"), ("multi_thread, always", 3, "always"))],
+        *[runtime("netty", f" {kind}", ["--transport", kind], hook=hook, delay_ms=4000)
+          for kind, hook in (("epoll", "auto"), ("nio", "always"))],
     ]
     for hook in ("auto", "always"):
         cases += [victim("epoll_sleep", f", {hook}", hook=hook, count=200), victim("epoll_cpu", f", {hook}", hook=hook, count=200),

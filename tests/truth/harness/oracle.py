@@ -5,7 +5,7 @@ import os
 import pathlib
 import struct
 
-HEADER, RECORD = struct.Struct("4Q"), struct.Struct("4Q2I")
+HEADER, RECORD = struct.Struct("Q2I2Q"), struct.Struct("4Q2I")
 MAGIC = 0x6C747472
 
 
@@ -36,21 +36,21 @@ def environment(build, directory, floor_ns, polls="epoll"):
             "TRUTH_FLOOR_NS": str(floor_ns), "TRUTH_POLLS": polls}
 
 
-def iterations_of(directory, tid):
-    """Those of the thread's loop: that of the first descriptor it polled. And how many could not be kept."""
-    path = pathlib.Path(directory) / str(tid)
-    if not path.exists():
-        return [], 0
-    data = path.read_bytes()
-    magic, logged_tid, count, lost = HEADER.unpack_from(data)
-    if magic != MAGIC or logged_tid != tid:
-        raise ValueError(f"{path} is no log of iterations")
-    records = [RECORD.unpack_from(data, HEADER.size + i * RECORD.size) for i in range(count)]
-    if not records:
-        return [], lost
-    descriptors = [fd for *_, fd in records]
-    loop = max(set(descriptors), key=descriptors.count)
-    return [Iteration(tid, start, end, cpu, runq) for start, end, cpu, runq, _, fd in records if fd == loop], lost
+def iterations_of(directory, pid):
+    """Those of the process's loops, one a thread. And how many could not be kept."""
+    iterations, all_lost = [], 0
+    for path in sorted(pathlib.Path(directory).iterdir()):
+        data = path.read_bytes()
+        magic, logged_pid, tid, count, lost = HEADER.unpack_from(data)
+        if magic != MAGIC or tid != int(path.name):
+            raise ValueError(f"{path} is no log of iterations")
+        if logged_pid != pid:
+            continue
+        for at in range(count):
+            start, end, cpu, runq, *_ = RECORD.unpack_from(data, HEADER.size + at * RECORD.size)
+            iterations.append(Iteration(tid, start, end, cpu, runq))
+        all_lost += lost
+    return iterations, all_lost
 
 
 def assign(iterations, truths):

@@ -70,21 +70,36 @@ def expected_causes(iteration, stall):
     nearly as large, both answers are right."""
     waiting = {"child": {"child", "pipe"}, "cpu": set(), "gc": set()}.get(stall["kind"], {stall["kind"]})
     also = set(stall.get("also", ()))
-    computing = {"gc": {"gc", "cpu"}}.get(stall["kind"], {"cpu", "gc"} if waiting else {"cpu"} | also)
+    computed_ns = iteration.cpu_ns + iteration.runq_ns if waiting else iteration.duration_ns
+    computing = computing_causes(stall.get("gc_ns", 0) / max(1, computed_ns))
     if stall.get("throttled"):  # how much of it the kernel counts as run queue has changed over time
         return {"throttled"} if iteration.cpu_ns < 0.45 * iteration.duration_ns else {"throttled", "cpu"}
     if stall["kind"] in ("stopped", "runqueue"):
         return {stall["kind"]}
-    parts = {iteration.cpu_ns: computing, iteration.runq_ns: {"runqueue"}, iteration.blocked_ns: waiting | also}
-    return set().union(*(causes for part, causes in parts.items() if part >= 0.85 * max(parts)))
+    answers = set()
+    for cpu_ns in {iteration.cpu_ns, iteration.cpu_ns if waiting else most_cpu_ns(iteration)}:
+        parts = ((cpu_ns, computing), (iteration.runq_ns, {"runqueue"}),
+                 (iteration.duration_ns - cpu_ns - iteration.runq_ns, waiting | also))
+        answers |= set().union(*(causes for part, causes in parts if part >= 0.85 * max(part for part, _ in parts)))
+    return answers
+
+
+def computing_causes(share):
+    """The collector, if it took more than half of the time, as the program measured it."""
+    return {cause for cause, is_right in (("gc", share > 0.45), ("cpu", share < 0.55)) if is_right}
+
+
+def most_cpu_ns(iteration):
+    """A thread's CPU clock leaves out what interrupts and the hypervisor took while it ran: where nothing of it waits, it
+    was on a CPU for all but its time in the run queue."""
+    if iteration.planned and all(stall["kind"] in ("cpu", "gc") for stall in iteration.planned):
+        return max(iteration.cpu_ns, iteration.duration_ns - iteration.runq_ns)
+    return iteration.cpu_ns
 
 
 def breakdown_error(iteration, parts):
-    """Of the CPU and the run queue part. A thread's CPU clock leaves out what interrupts and the hypervisor took while
-    it ran: where nothing of it waits, it was on a CPU for all but its time in the run queue."""
-    most = iteration.cpu_ns
-    if iteration.planned and all(stall["kind"] in ("cpu", "gc") for stall in iteration.planned):
-        most = max(most, iteration.duration_ns - iteration.runq_ns)
+    """Of the CPU and the run queue part."""
+    most = most_cpu_ns(iteration)
     return max(iteration.cpu_ns - parts["on_cpu"], parts["on_cpu"] - most, abs(parts["runqueue"] - iteration.runq_ns), 0)
 
 
@@ -95,6 +110,10 @@ def function_is(function, wanted):
 
 def wait_of_cause(record):
     return next((w for w in record.get("waits", ()) if w["cause"] == record["cause"]["kind"]), {})
+
+
+def longest_planned_ns(iteration):
+    return max((stall["end_ns"] - stall["start_ns"] for stall in iteration.planned), default=-1)
 
 
 def judge(score, iteration, record):
@@ -109,11 +128,12 @@ def judge(score, iteration, record):
         if stall.get("on_stack"):
             stem = stall["function"].removesuffix("Command")
             frames = [f for stack in record.get("stacks", ()) for f in stack["frames"]]
-            answers["culprit"] = bool(culprit) and any(f.get("function", "").startswith(stem) for f in frames)
+            answers["culprit"] = bool(culprit) and any(f.get("function", "").startswith(stem) for f in [culprit, *frames])
             return count(score, answers, iteration, record)
         answers["culprit"] = any(function_is(culprit.get("function", ""), name) for name in names)
-        if "line" in stall and not any(function_is(culprit.get("function", ""), h) for h in stall.get("helpers", ())):
-            answers["line"] = answers["culprit"] and culprit.get("line") == stall["line"] \
+        line = stall.get("line", stall.get("line_if_any") if "line" in culprit else None)  # compiled code may have none
+        if line and not any(function_is(culprit.get("function", ""), h) for h in stall.get("helpers", ())):
+            answers["line"] = answers["culprit"] and culprit.get("line") == line \
                 and culprit.get("file", "").endswith(stall["file"])
     target = wait_of_cause(record).get("target", {})
     if answers["cause"] and said == stall["kind"]:
@@ -182,7 +202,7 @@ def score_case(name, iterations, tracer, threshold_ns, until_ns=None):
             score.confusion.append(("breakdown", describe(iteration), record))
         first = min(opened.get(record["id"], record["arrived_ns"]), record["arrived_ns"])
         score.delays_ns.append(first - iteration.start_ns - threshold_ns)
-        if iteration.planned and sure:
+        if sure and longest_planned_ns(iteration) >= duration / 2:  # else it is not what made the iteration long
             judge(score, iteration, record)
     for record in strangers:
         if record.get("ended_by"):  # the program ended in that iteration: the oracle cannot have seen its end

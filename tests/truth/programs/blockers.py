@@ -26,21 +26,32 @@ import requests
 SERVICES = json.loads(os.environ["TRUTH_SERVICES"])
 WORK = pathlib.Path(os.environ["TRUTH_WORK"])
 TRUTHS = []
+collecting_ns = 0  # how long the collector has run
+
+
+def note_collection(phase, info):
+    global collecting_ns
+    collecting_ns += time.monotonic_ns() if phase == "stop" else -time.monotonic_ns()
+
+
+gc.callbacks.append(note_collection)
 
 
 class stall:
-    """with stall("sleep"): time.sleep(1)     on one line, which is the line that is logged"""
+    """with stall("sleep"): time.sleep(1)     on one line, which is the line that is logged, with the collector's share"""
 
     def __init__(self, kind, **more):
         self.kind, self.more = kind, more
 
     def __enter__(self):
+        self.collected_ns = collecting_ns
         self.start_ns = time.monotonic_ns()
 
     def __exit__(self, *exception):
         end_ns = time.monotonic_ns()
         frame = sys._getframe(1)
-        TRUTHS.append((self.start_ns, end_ns, self.kind, frame.f_code.co_name, frame.f_lineno, self.more))
+        TRUTHS.append((self.start_ns, end_ns, self.kind, frame.f_code.co_name, frame.f_lineno,
+                       {"gc_ns": collecting_ns - self.collected_ns, **self.more}))
 
 
 def truths_as_json():

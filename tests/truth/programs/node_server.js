@@ -7,8 +7,24 @@ const crypto = require('crypto');
 const fs = require('fs');
 const http = require('http');
 const path = require('path');
+const {performance, PerformanceObserver} = require('perf_hooks');
 
 const truths = [];
+
+// When the collector stopped this thread, in milliseconds since `began`.
+const collections = [];
+const began = Number(process.hrtime.bigint()) - performance.now() * 1e6;
+const note = (entries) => { for (const entry of entries) collections.push([entry.startTime, entry.duration]); };
+const collector = new PerformanceObserver((list) => note(list.getEntries()));
+collector.observe({entryTypes: ['gc']});
+
+// Between two times of CLOCK_MONOTONIC, in nanoseconds.
+function collecting(start, end) {
+  return collections.reduce((sum, [at, length]) => {
+    const from = began + at * 1e6;
+    return sum + Math.max(0, Math.min(end, from + length * 1e6) - Math.max(start, from));
+  }, 0);
+}
 
 // hrtime is CLOCK_MONOTONIC. A body is a function of one line.
 function stall(kind, body, also) {
@@ -97,14 +113,15 @@ async function microtasks(ms) {
   const start = process.hrtime.bigint();
   const end = start + BigInt(Math.round(ms * 1e6));
   while (process.hrtime.bigint() < end) await null;
-  truths.push([start, process.hrtime.bigint(), 'cpu', 'microtasks', ['gc']]);
+  truths.push([start, process.hrtime.bigint(), 'cpu', 'microtasks', ['gc', 'lock']]);
 }
 
 function quit() {
+  note(collector.takeRecords());
   const at = lines();
   process.stdout.write(truths.map(([start, end, kind, name, also]) => JSON.stringify({
     start_ns: Number(start), end_ns: Number(end), kind, function: name, line: at[name], file: path.basename(__filename),
-    pid: process.pid, tid: process.pid, also}) + '\n').concat(events.map((e) => JSON.stringify(e) + '\n')).join(''), () => process.exit(0));
+    pid: process.pid, tid: process.pid, also, gc_ns: Math.round(collecting(Number(start), Number(end)))}) + '\n').concat(events.map((e) => JSON.stringify(e) + '\n')).join(''), () => process.exit(0));
 }
 
 // Detectors of others: TRUTH_PEER says which.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An HTTP server on tokio's multi-thread runtime whose handlers block their worker.
-//! Usage: tokio_server PORT WORKERS STALL_MS; /truth gives its log, times in CLOCK_MONOTONIC.
+//! An HTTP server on tokio whose handlers block their worker. Usage: tokio_server PORT WORKERS STALL_MS, on the
+//! current-thread runtime with 0 WORKERS; /truth gives its log, times in CLOCK_MONOTONIC.
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,6 +17,7 @@ struct Timespec {
 extern "C" {
     fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
     fn gettid() -> i32;
+    fn dlsym(handle: *mut c_void, name: *const i8) -> *mut c_void;
 }
 
 const CLOCK_MONOTONIC: i32 = 1;
@@ -80,16 +82,29 @@ async fn serve(mut connection: TcpStream, stall_ms: u64) {
     let _ = connection.write_all((head + &body).as_bytes()).await;
 }
 
+/// A function of the library that notes when threads have nothing to do (tests/truth/iterations.c), where that is
+/// preloaded.
+fn preloaded(name: &[u8]) -> Option<extern "C" fn()> {
+    let found = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr() as *const i8) };
+    if found.is_null() { None } else { Some(unsafe { std::mem::transmute(found) }) }
+}
+
 fn main() {
     let number = |i: usize| std::env::args().nth(i).and_then(|text| text.parse::<u64>().ok());
     let port = number(1).expect("PORT") as u16;
     let workers = number(2).expect("WORKERS") as usize;
     let stall_ms = number(3).expect("STALL_MS");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_io()
-        .build()
-        .expect("a runtime");
+    let mut builder = match workers {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    if let (Some(before), Some(after)) = (preloaded(b"truth_before_park\0"), preloaded(b"truth_after_park\0")) {
+        builder.on_thread_park(move || before()).on_thread_unpark(move || after());
+    }
+    let runtime = builder.enable_io().build().expect("a runtime");
     runtime.block_on(async move {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a socket");
         loop {
