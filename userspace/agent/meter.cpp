@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/meter.h"
 
-#include <time.h>
-#include <unistd.h>
-
 #include <cstdlib>
 #include <string>
 
 #include "base/files.h"
+#include "base/own_usage.h"
 #include "trace/tracer.h"
 
 namespace looptrace {
@@ -32,22 +30,7 @@ bool stats_are_on() {
 
 }  // namespace
 
-uint64_t process_cpu_ns() {
-  timespec t{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
-}
-
-uint64_t resident_bytes() {
-  const auto statm = read_file("/proc/self/statm");
-  if (!statm) return 0;
-  const auto parts = split(*statm, ' ');
-  if (parts.size() < 2) return 0;
-  return std::strtoull(std::string(parts[1]).c_str(), nullptr, 10) *
-         static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
-Meter::Meter() : exact_(stats_are_on()), cpu_ns_(process_cpu_ns()) {}
+Meter::Meter() : exact_(stats_are_on()), cpu_ns_(own_cpu_ns()) {}
 
 std::optional<uint64_t> Meter::due_ns() const {
   if (!measuring_) return std::nullopt;
@@ -91,7 +74,7 @@ BudgetUse Meter::take(Tracer& tracer, uint64_t now_ns) {
   BudgetUse use;
   use.elapsed_ns = last_ns_ ? now_ns - last_ns_ : 0;
   last_ns_ = now_ns;
-  const uint64_t cpu = process_cpu_ns();
+  const uint64_t cpu = own_cpu_ns();
   double bpf;
   if (exact_) {
     const uint64_t run = tracer.bpf_run_ns();
@@ -110,7 +93,7 @@ BudgetUse Meter::take(Tracer& tracer, uint64_t now_ns) {
   }
   use.lost = lost - last_lost_;
   last_lost_ = lost;
-  use.resident_bytes = resident_bytes();
+  use.resident_bytes = own_resident_bytes();
   return use;
 }
 

@@ -45,7 +45,4 @@ class Meter {
   uint64_t switches_ = 0, switches_ns_ = 0;
 };
 
-uint64_t process_cpu_ns();
-uint64_t resident_bytes();
-
 }  // namespace looptrace

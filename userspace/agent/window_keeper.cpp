@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/own_usage.h"
 #include "trace/clock.h"
 #include "trace/tracer.h"
 
@@ -28,7 +29,7 @@ WindowKeeper::WindowKeeper(WindowOptions options, Sink& sink, SamplingSink& samp
       schedule_(options_.seed, options_.host, options_.window_ns, options_.probability),
       governor_(options_.budget),
       threshold_ns_(options_.threshold_ns),
-      written_cpu_ns_(process_cpu_ns()),
+      written_cpu_ns_(own_cpu_ns()),
       written_losses_(output.dropped()) {}
 
 // Books the time since the last call to the windows during which the hooks were attached.
@@ -182,12 +183,12 @@ Result<void> WindowKeeper::write(Tracer& tracer, State& state) {
   record.attached_ns = state.window.active ? state.attached_ns : 0;
   record.threshold_ns = state.threshold_ns;
   record.cut = state.cut;
-  const uint64_t cpu = process_cpu_ns();
+  const uint64_t cpu = own_cpu_ns();
   record.own_cpu_ns = cpu - std::exchange(written_cpu_ns_, cpu);
   record.bpf_run_ns = meter_.bpf_ns() - written_bpf_ns_;
   written_bpf_ns_ = meter_.bpf_ns();
   record.bpf_estimated = meter_.estimated();
-  record.resident_bytes = resident_bytes();
+  record.resident_bytes = own_resident_bytes();
   record.budget = budget();
   record.threads = tracer.loops_known();
   return sink_.window(record);

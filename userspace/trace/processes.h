@@ -75,6 +75,10 @@ class ProcessTable {
   /// Reads the mappings anew (dlopen, JIT), at most once a second.
   void refresh(TracedProcess& process, uint64_t now_ns);
 
+  /// Whether the code that runtimes make is followed: it is of use to stacks only, and dear to follow.
+  void follow_made_code(bool on) { follows_made_code_ = on; }
+  bool follows(const TracedProcess& process) const { return follows_made_code_ || !process.makes_code; }
+
   size_t size() const { return processes_.size(); }
 
  private:
@@ -92,6 +96,7 @@ class ProcessTable {
   ProcFs procfs_;
   ObjectCache objects_;
   ServiceNamer name_service_;
+  bool follows_made_code_ = true;
   std::map<std::shared_ptr<ElfObject>, Table> tables_;
   std::unordered_map<uint32_t, TracedProcess> processes_;
 };

@@ -9,7 +9,6 @@
 #include <optional>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "base/wake_up.h"
@@ -18,11 +17,16 @@
 #include "stacks/symbolizer.h"
 #include "targets/selector.h"
 #include "trace/assembler.h"
+#include "trace/captures.h"
 #include "trace/conductor.h"
+#include "trace/loop_records.h"
+#include "trace/losses.h"
 #include "trace/processes.h"
 #include "trace/queue.h"
 #include "trace/shared_pollers.h"
 #include "trace/stack_builder.h"
+#include "trace/stall_reporter.h"
+#include "trace/target_set.h"
 #include "trace/watcher.h"
 
 namespace looptrace {
@@ -63,10 +67,10 @@ class Tracer {
   std::vector<std::string> not_loops();
 
   /// Some process matches, or none was asked for.
-  bool has_targets() const { return config_.engine.every_process || !matches_.empty(); }
+  bool has_targets() const { return targets_->any(); }
 
   /// Targets were named by their ids, and all of them have ended: no more can come, so the trace ends too.
-  bool targets_ended() const { return matcher_->is_fixed() && matches_.empty(); }
+  bool targets_ended() const { return targets_->ended(); }
 
   /// Only watches for `duration_ns`, with every poll seen; for `list`.
   void observe(uint64_t duration_ns, int signal_fd);
@@ -92,10 +96,7 @@ class Tracer {
   /// window. Returns how many.
   uint64_t cut_stalls(uint64_t began_before_ns);
   void set_threshold(uint64_t threshold_ns);
-  void set_captures(Engine::Captures captures) {
-    engine_->set_captures(captures);
-    takes_stacks_ = config_.engine.stacks && captures != Engine::Captures::none;
-  }
+  void set_captures(Engine::Captures captures);
   void set_source_lines(bool on) { symbolizer_->set_source_lines(on); }
   /// Forgets what can be read anew: symbols, lines.
   void release_memory();
@@ -113,6 +114,9 @@ class Tracer {
   void warn(std::string code, std::string message);
 
  private:
+  Result<void> start_record();
+  void make_parts();
+  void start_threads();
   void read_ring(std::stop_token stop);
   void stop_reader();  ///< after it has read all that is in the ring
   void work(std::stop_token stop);
@@ -121,86 +125,55 @@ class Tracer {
   void loop_found(const lt_loop_event& event);
   void loop_gone(const lt_loop_event& event);
   void end_loop(LoopState& loop, uint64_t generation);
-  Result<void> take_targets();
-  void start_threads();
+  LoopState* loop_at(uint32_t slot, uint64_t generation);
+  void process_changed(const lt_process_event& event);
+  void look_for_targets(uint64_t now);
+  void look_for_clients();
+  void warm_up();
+  void housekeeping(uint64_t now);
+  void reconcile();
   void forget_gone();
   uint64_t until_next_step() const;
   void conduct(bool last);
-  struct OpenStall {
-    lt_slot slot;  ///< booked up to now
-    lt_slot live;  ///< as it was found
-    uint64_t now_ns;
-  };
-  std::optional<OpenStall> look_at_open(LoopState& loop, uint64_t start_ns);
-  void warm_up();
-  void look_for_clients();
-  void capture(std::span<const std::byte> bytes);
-  void see_task(RawCapture& c, LoopState& loop);
-  void see_holder(LoopState& loop, const lt_slot& s);
-  void stall(const lt_stall& record);
-  /// The code that a runtime makes is of use to stacks only, and dear to follow.
-  bool follows(const TracedProcess& process) const { return takes_stacks_ || !process.makes_code; }
-  /// Up to which mark its open stall is dealt with: UINT64_MAX for good, 0 = ask again.
-  uint64_t open_due(uint32_t slot, uint64_t start_ns);
-  void process_changed(const lt_process_event& event);
-  void emit(const Stall& stall);
-  void report_loops(uint64_t now);
-  void report_loop(LoopState& loop, uint64_t now, uint64_t interval_ns, uint64_t hooked_ns);
+  void end_interval(uint64_t now);
   void report_drops();
-  void housekeeping(uint64_t now);
-  void reconcile();
-  void rescan(uint64_t now);
-  bool consider(uint32_t tgid);
-  bool parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const;
-  void keep_live_target(LoopState& loop, const lt_slot& snapshot);
-  void mend_capture(LoopState& loop, TracedProcess& process, lt_slot snapshot);
-  void take_live_stack(LoopState& loop, TracedProcess& process, const lt_slot& snapshot);
-  LoopState* loop_at(uint32_t slot, uint64_t generation);
-  std::string next_id();
-  void finish();
   void fill_summary();
   void check(Result<void> result);
 
   TraceConfig config_;
   Sink& sink_;
   ProcFs procfs_;
+  // The parts that setup() makes, each from those before it.
   std::unique_ptr<Matcher> matcher_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<TargetSet> targets_;
   std::unique_ptr<ProcessTable> processes_;
   std::unique_ptr<Symbolizer> symbolizer_;
   std::unique_ptr<StackBuilder> stacks_;
-  std::atomic<bool> takes_stacks_{true};
   std::unique_ptr<Assembler> assembler_;
+  std::unique_ptr<Captures> captures_;
   std::unique_ptr<SharedPollers> shared_pollers_;
+  std::unique_ptr<StallReporter> stalls_;
+  std::unique_ptr<LoopRecords> loop_records_;
   std::unique_ptr<Watcher> watcher_;
   MessageQueue queue_;
 
-  std::vector<LoopState> loops_;                 // by slot
-  std::unordered_map<uint32_t, Match> matches_;  // targets by tgid, where not every process is one
-  std::vector<uint32_t> cold_;                   // slots whose process's files were not symbolised yet
+  std::vector<LoopState> loops_;  // by slot
+  std::vector<uint32_t> cold_;    // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
   uint64_t start_ns_ = 0;
-  uint64_t last_report_ns_ = 0;
-  uint64_t last_hooked_ns_ = 0;
   uint64_t last_housekeeping_ns_ = 0;
-  uint64_t last_rescan_ns_ = 0;
-  bool rescan_ = false;  // there may be targets that no event told of
   uint64_t attached_since_ = 0;
   std::atomic<uint64_t> barrier_asked_{0};
   uint64_t barriers_ = 0;
   bool interrupted_ = false;
   bool conducted_ = false;     // to its end
   uint64_t next_step_ns_ = 0;  // when the conductor wants to be asked
-  uint64_t ids_ = 0;
-  std::string id_prefix_;
-  uint64_t stalls_emitted_ = 0;
-  uint64_t stalls_gone_ = 0;  // of loops whose slot was freed
+  uint64_t stalls_gone_ = 0;   // of loops whose slot was freed
   uint64_t unconfirmed_gone_ = 0;
   uint64_t loops_gone_ = 0;
-  uint64_t parked_ = 0;
-  uint64_t orphan_stalls_ = 0;
   uint64_t events_lost_ = 0;
-  std::atomic<uint64_t> queue_full_stalls_{0}, queue_full_stacks_{0}, queue_full_events_{0};
+  QueueLosses queue_losses_;
   std::atomic<bool> reopen_{false};
   std::function<Result<void>()> reopen_output_;
   std::optional<Error> failure_;

@@ -46,25 +46,18 @@ void Tracer::pause() {
   for (const Message& m : queue_.take(std::chrono::milliseconds(0))) {
     if (!failure_) handle(m);
   }
-  report_loops(monotonic_ns());
+  loop_records_->end(loops_, monotonic_ns());
   fill_summary();
 }
 
 Result<void> Tracer::resume() {
   if (engine_->attached()) return {};
   if (auto r = engine_->attach(); !r) return r;
-  if (auto r = take_targets(); !r) return r;
+  if (auto r = targets_->take(); !r) return r;
   if (auto r = engine_->find_sleepers(); !r) return r;
   attached_since_ = clock_ns(CLOCK_REALTIME);
   forget_gone();
-  last_report_ns_ = monotonic_ns();
-  last_hooked_ns_ = engine_->hooked_ns(last_report_ns_);
-  for (LoopState& loop : loops_) {
-    if (!loop.tid) continue;
-    // What had passed of an open iteration was told, but will never be counted.
-    loop.last_busy_ns = engine_->stats(loop.slot).busy_ns;
-    loop.last_idle_ns = engine_->stats(loop.slot).idle_ns;
-  }
+  loop_records_->go_on(loops_, monotonic_ns());
   engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
   start_threads();
   return {};
@@ -95,35 +88,19 @@ bool Tracer::busy_since_before(uint64_t monotonic_ns) const {
   });
 }
 
-uint64_t Tracer::cut_stalls(uint64_t began_before_ns) {
-  uint64_t cut = 0;
-  const auto pulses = engine_->pulses();
-  for (LoopState& loop : loops_) {
-    if (!loop.tid || loop.silent()) continue;
-    const uint64_t start = pulses[loop.slot];
-    if (!start || start >= began_before_ns) continue;
-    const auto open = look_at_open(loop, start);
-    if (!open || loop.cut_seq == open->slot.it.seq) continue;
-    loop.cut_seq = open->slot.it.seq;
-    TracedProcess& process = processes_->get(loop.tgid, open->slot.start_boottime);
-    const bool was_open = loop.open_seq == loop.cut_seq && !loop.open_id.empty();
-    bool stale = false;
-    const IterationView view{open->slot.it,           open->now_ns, LT_ENDED_POLL, open->slot.loop.call.kind,
-                             open->slot.loop.call.fd, false};
-    Stall stall = assembler_->build(loop, process, view, comm_text(open->slot.comm),
-                                    was_open ? loop.open_id : next_id(), stale);
-    stall.ended_by = "window";
-    emit(stall);
-    ++cut;
-  }
-  return cut;
-}
+uint64_t Tracer::cut_stalls(uint64_t began_before_ns) { return stalls_->cut(loops_, began_before_ns); }
 
 void Tracer::set_threshold(uint64_t threshold_ns) {
   config_.engine.threshold_ns = threshold_ns;
   engine_->set_threshold(threshold_ns);
   watcher_->set_threshold(threshold_ns);
   assembler_->set_threshold(threshold_ns);
+  stalls_->set_threshold(threshold_ns);
+}
+
+void Tracer::set_captures(Engine::Captures captures) {
+  engine_->set_captures(captures);
+  processes_->follow_made_code(config_.engine.stacks && captures != Engine::Captures::none);
 }
 
 void Tracer::release_memory() {
