@@ -28,16 +28,21 @@ class Notified {
     unsetenv("NOTIFY_SOCKET");
     close(fd_);
   }
-  /// Waits for a message with this in it.
+  /// All of it until now.
+  const std::string& heard() {
+    char text[512];
+    ssize_t n;
+    while ((n = recv(fd_, text, sizeof text, MSG_DONTWAIT)) > 0) heard_.append(text, static_cast<size_t>(n));
+    return heard_;
+  }
+  /// Waits for a message with this in it that has not been waited for.
   bool wait(const std::string& part, double seconds) {
     return wait_until(
         [&] {
-          char text[512];
-          ssize_t n;
-          while ((n = recv(fd_, text, sizeof text, MSG_DONTWAIT)) > 0) {
-            if (std::string(text, static_cast<size_t>(n)).find(part) != std::string::npos) return true;
-          }
-          return false;
+          const size_t at = heard().find(part, waited_);
+          if (at == std::string::npos) return false;
+          waited_ = at + part.size();
+          return true;
         },
         seconds);
   }
@@ -46,6 +51,8 @@ class Notified {
   Directory directory_;
   std::string path_;
   int fd_;
+  std::string heard_;
+  size_t waited_ = 0;
 };
 
 std::vector<std::string> failures(Trace& agent) {
@@ -154,9 +161,11 @@ TEST(AgentReload, OneThatFailsInItsTurnMakesWayForTheOneBefore) {
   EXPECT_EQ(agent.stalls().size(), kept);
 }
 
-// Between two traces, too.
+// Between two traces, too. A restart is no end: systemd would kill after its time-out what called itself
+// stopping.
 TEST(AgentReload, AWordToEndIsHeardDuringARestart) {
   LOOPTRACE_NEEDS_ROOT();
+  Notified systemd;
   Config config(for_victim("[sampling]\nwindow = 1s\n"));
   Trace agent({"agent", "--config", config.path()});
   ASSERT_TRUE(agent.started());
@@ -166,11 +175,15 @@ TEST(AgentReload, AWordToEndIsHeardDuringARestart) {
     const size_t before = agent.records("looptrace.start/1").size();
     agent.process().signal(SIGHUP);
     EXPECT_TRUE(wait_until([&] { return agent.records("looptrace.start/1").size() > before; }, 10));
+    EXPECT_TRUE(systemd.wait("STATUS=configuration read", 5));
+    EXPECT_TRUE(systemd.wait("STATUS=tracing in windows", 5));
   }
+  EXPECT_EQ(systemd.heard().find("STOPPING=1"), std::string::npos);
   agent.process().signal(SIGHUP);  // nothing has changed
   agent.process().signal(SIGTERM);
   EXPECT_EQ(agent.wait(10), 0) << agent.process().errors();
   EXPECT_EQ(agent.records("looptrace.start/1").size(), 4u);
+  EXPECT_NE(systemd.heard().find("STOPPING=1"), std::string::npos);
 }
 
 }  // namespace

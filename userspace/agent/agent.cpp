@@ -265,6 +265,7 @@ Result<void> run_agent(const std::string& config_path, const std::string& versio
   auto ended = run_through_reloads(std::move(*config), [&](AgentConfig present, const std::string& trouble) {
     return Run(config_path, std::move(present), outputs, notify, version).run(signals->get(), trouble);
   });
+  notify.stopping();  // only now: to systemd, what stops does not come back, and is killed after a while
   outputs.finish();
   return ended;
 }

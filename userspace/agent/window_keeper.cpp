@@ -141,7 +141,6 @@ Result<void> WindowKeeper::keep_attached(Tracer& tracer, uint64_t realtime_ns) {
 }
 
 Result<void> WindowKeeper::end(Tracer& tracer) {
-  notify_.stopping();
   if (tracer.attached()) {
     account(clock_ns(CLOCK_REALTIME));
     if (draining_ && draining_->window.active && !draining_->barrier)
