@@ -2,10 +2,12 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,6 +58,25 @@ std::string move(uint64_t from, uint64_t to, uint64_t size, uint64_t index) {
   return record(1, Bytes().u32(1).u32(1).u64(to).u64(from).u64(to).u64(size).u64(index).text);
 }
 
+/// This thread without the two capabilities that open what is in /proc/PID/map_files, while it lives.
+class WithoutMapFiles {
+ public:
+  WithoutMapFiles() {
+    syscall(SYS_capget, &header_, before_);
+    __user_cap_data_struct less[2] = {before_[0], before_[1]};
+    less[0].effective &= ~(1u << CAP_SYS_ADMIN);
+    less[1].effective &= ~(1u << (CAP_CHECKPOINT_RESTORE - 32));
+    done_ = syscall(SYS_capset, &header_, less) == 0;
+  }
+  ~WithoutMapFiles() { syscall(SYS_capset, &header_, before_); }
+  bool done() const { return done_; }
+
+ private:
+  __user_cap_header_struct header_{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct before_[2]{};
+  bool done_ = false;
+};
+
 class JitDumpTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -91,6 +112,27 @@ TEST_F(JitDumpTest, GrowsByWholeRecords) {
   append(second.substr(second.size() - 1) + record(77, "unknown") + record(3, ""));
   dump.refresh();
   EXPECT_EQ(at(dump, 0x201f), "second");
+}
+
+// The agent has four capabilities, of which none is enough for map_files.
+TEST_F(JitDumpTest, IsReadWithoutTheRightToMapFiles) {
+  const auto self = static_cast<uint32_t>(getpid());
+  append(header(self) + load(0x1000, 0x10, 1, "first"));
+  const UniqueFd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  void* mark = mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd.get(), 0);
+  ASSERT_NE(mark, MAP_FAILED);
+  ObjectCache cache;
+  const auto modules = ProcessModules::load(getpid(), cache);
+  ASSERT_TRUE(modules);
+  const auto source = JitDump::source_of(getpid(), *modules);
+  ASSERT_TRUE(source);
+  const WithoutMapFiles confined;
+  ASSERT_TRUE(confined.done());
+  ASSERT_LT(open(source->path.c_str(), O_RDONLY | O_CLOEXEC), 0);
+  JitDump dump(*source);
+  dump.refresh();
+  EXPECT_EQ(at(dump, 0x1000), "first");
+  munmap(mark, 4096);
 }
 
 TEST_F(JitDumpTest, TheLatestWinsAndCodeMoves) {

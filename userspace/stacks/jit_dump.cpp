@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "base/files.h"
@@ -14,6 +15,7 @@
 #include "stacks/module.h"
 #include "stacks/perf_map.h"
 #include "stacks/proc_maps.h"
+#include "stacks/rooted_open.h"
 
 namespace looptrace {
 namespace {
@@ -57,7 +59,10 @@ std::optional<JitDump::Source> JitDump::source_of(pid_t pid, const ProcessModule
     const std::string_view name = path.substr(path.rfind('/') + 1);
     if (!name.starts_with("jit-") || !name.ends_with(".dump")) continue;
     Source source;
-    source.path = "/proc/" + std::to_string(pid) + "/map_files/" + map_files_name(m.start, m.end);
+    const std::string process = "/proc/" + std::to_string(pid);
+    source.path = process + "/map_files/" + map_files_name(m.start, m.end);
+    source.root = process + "/root";
+    source.name = path;
     PerfMap::identity_of(pid, source.owners, source.pids);
     return source;
   }
@@ -93,7 +98,9 @@ bool JitDump::read_header(int fd) {
 
 void JitDump::refresh() {
   struct stat st {};
-  const UniqueFd fd(::open(source_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  UniqueFd fd(::open(source_.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd && (errno == EPERM || errno == EACCES) && !source_.name.empty())
+    fd = open_in_root(source_.root, source_.name, false);
   const auto& owners = source_.owners;
   if (!fd || ::fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode) ||
       (st.st_uid != 0 && std::find(owners.begin(), owners.end(), st.st_uid) == owners.end())) {

@@ -30,16 +30,17 @@ class JitDump {
     size_t name_bytes = 512;
   };
 
-  /// `path` is tried as it is. It must be a regular file owned by root or by one of `owners`, and say that it
-  /// was written by one of `pids`.
+  /// `path` is tried as it is; where that is not permitted, `name` below `root`. It must be a regular file
+  /// owned by root or by one of `owners`, and say that it was written by one of `pids`.
   struct Source {
     std::string path;
     std::vector<uid_t> owners;
     std::vector<uint32_t> pids;
+    std::string root = {}, name = {};
   };
 
   /// The dump that `pid` has mapped, opened through /proc/PID/map_files, which is right for deleted files and
-  /// in other mount namespaces; nothing if there is none.
+  /// in other mount namespaces, and takes a capability more than tracing does; nothing if there is none.
   static std::optional<Source> source_of(pid_t pid, const ProcessModules& modules);
 
   explicit JitDump(Source source) : JitDump(std::move(source), Limits()) {}
