@@ -14,6 +14,7 @@ const std::string kId = "5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9
 const std::string kOuter = "00000000000000000000000000000000000000000000000000000000000000ff";
 const std::string kUid = "0f5c1d2e-1111-2222-3333-444455556666";
 const std::string kUnderscored = "0f5c1d2e_1111_2222_3333_444455556666";
+const std::string kVolatile = "5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d5f3a0c9d000000aa";
 const std::string kStaticUid = "0f5c1d2e111122223333444455556666";
 
 struct Case {
@@ -140,6 +141,51 @@ TEST(Container, FindsTheNamesThatTheRuntimeWasGiven) {
              oci(R"("io.kubernetes.container.name":"db","io.kubernetes.pod.name":"pg-0",)"
                  R"("io.kubernetes.pod.namespace":"data")"));
   expect_pod(below(node, {kOuter, "cri-o", kUid, ""}), "pg-0", "data", "db");
+}
+
+// As podman 4.3 writes it.
+std::string storage(const std::string& id, const std::string& name) {
+  return R"([{"id":")" + kOuter + R"(","names":["other"],"image":"9b90"},{"id":")" + id + R"(","names":[")" +
+         name +
+         R"("],"image":"9b90","layer":"1a2f","metadata":"{\"name\":\"inner\"}","created":"2026-11-25T22:54:36Z",)"
+         R"("flags":{"MountLabel":"","ProcessLabel":""}}])";
+}
+
+TEST(Container, PodmanNamesItsContainers) {
+  FakeProc node;
+  node.write("var/lib/containers/storage/overlay-containers/containers.json", storage(kId, "shop-web"));
+  node.write("run/containers/storage/overlay-containers/volatile-containers.json",
+             storage(kVolatile, "shop-tmp"));
+  const std::string machine = "/machine.slice/libpod-";
+  const auto name_of = [&](const std::string& cgroup) {
+    return below(node, container_from_cgroup(cgroup)).name;
+  };
+  EXPECT_EQ(name_of(machine + kId + ".scope"), "shop-web");
+  EXPECT_EQ(name_of(machine + kVolatile + ".scope"), "shop-tmp");
+  EXPECT_EQ(name_of(machine + "pod_1.slice/libpod-" + kOuter + ".scope/container"), "other");
+  EXPECT_EQ(name_of(machine + kId.substr(1) + "0.scope"), "") << "one that it does not know";
+
+  // A user's own are in that user's storage, and only there.
+  const std::string user = "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-";
+  EXPECT_EQ(name_of(user + kId + ".scope/container"), "");
+  node.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann,,,:/srv/home/ann:/bin/sh\n");
+  node.write("srv/home/ann/.local/share/containers/storage/vfs-containers/containers.json",
+             storage(kId, "anns-web"));
+  node.write("run/user/1000/containers/vfs-containers/volatile-containers.json",
+             storage(kVolatile, "anns-tmp"));
+  EXPECT_EQ(name_of(user + kId + ".scope/container"), "anns-web");
+  EXPECT_EQ(name_of(user + kVolatile + ".scope"), "anns-tmp");
+  EXPECT_EQ(name_of("/user.slice/user-1001.slice/user@1001.service/user.slice/libpod-" + kId + ".scope"), "");
+
+  for (const char* text : {"[]", "{}", "[7,{\"id\":7}]", "not json", ""}) {
+    node.write("var/lib/containers/storage/overlay-containers/containers.json", text);
+    EXPECT_EQ(name_of(machine + kId + ".scope"), "") << text;
+  }
+  for (const char* names : {"\"web\"", "[]", "[7]", "[\"a b\"]"}) {
+    node.write("var/lib/containers/storage/overlay-containers/containers.json",
+               R"([{"id":")" + kId + R"(","names":)" + names + "}]");
+    EXPECT_EQ(name_of(machine + kId + ".scope"), "") << names;
+  }
 }
 
 TEST(Container, DockerAndNerdctlNameTheirContainers) {

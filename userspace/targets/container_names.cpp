@@ -101,6 +101,46 @@ void read_docker(const std::string& root, ContainerInfo& info) {
   take(info.name, text.substr(text.starts_with('/') ? 1 : 0));
 }
 
+std::string home_of(const std::string& root, const std::string& uid) {
+  const auto passwd = read_regular_file(root + "/etc/passwd", kMostJson);
+  if (!passwd) return "";
+  for (const std::string_view line : split(*passwd, '\n')) {
+    const auto fields = split(line, ':');
+    if (fields.size() >= 7 && fields[2] == uid && fields[5].starts_with('/')) return std::string(fields[5]);
+  }
+  return "";
+}
+
+// containers/storage, of any driver: what podman called the container is the first of its names.
+bool read_storage(const std::string& storage, const char* file, ContainerInfo& info) {
+  for (const std::string& entry : entries_of(storage)) {
+    if (!entry.ends_with("-containers")) continue;
+    const Json containers = read_json(storage + "/" + entry + "/" + file);
+    if (!containers.is_array()) continue;
+    for (const Json& container : containers) {
+      if (member(container, "id") != info.id) continue;
+      const Json& names = member(container, "names");
+      return names.is_array() && !names.empty() && names[0].is_string() &&
+             take(info.name, names[0].get<std::string>());
+    }
+  }
+  return false;
+}
+
+// A user's containers are below "user@1000.service", and their files where that user keeps them.
+void read_podman(const std::string& root, const std::string& unit, ContainerInfo& info) {
+  std::string kept = root + "/var/lib/containers/storage", run = root + "/run/containers/storage";
+  if (unit.starts_with("user@")) {
+    const std::string uid = unit.substr(5, unit.find('.') - 5);
+    const std::string home = home_of(root, uid);
+    if (home.empty()) return;
+    kept = root + home + "/.local/share/containers/storage";
+    run = root + "/run/user/" + uid + "/containers";
+  }
+  // Those of `run --rm` are in the second file, from podman 4.4 on.
+  if (!read_storage(kept, "containers.json", info)) read_storage(run, "volatile-containers.json", info);
+}
+
 bool read_log_links(const std::string& root, ContainerInfo& info) {
   const std::string ending = "-" + info.id + ".log";
   for (const std::string& entry : entries_of(root + "/var/log/containers")) {
@@ -140,6 +180,7 @@ void add_container_names(const std::string& root, const ContainerFacts& facts, C
   if (facts.id.empty()) return;
   if (facts.engine != "docker") read_oci(root, info);
   if (facts.engine.empty() || facts.engine == "docker") read_docker(root, info);
+  if (facts.engine == "podman") read_podman(root, facts.unit, info);
   if (facts.pod_uid.empty() || (!info.k8s_pod.empty() && !info.k8s_container.empty())) return;
   if (read_log_links(root, info)) return;
   read_log_directories(root, facts.pod_uid, info);
