@@ -105,6 +105,21 @@ TEST(Culprit, StacksOfOneFunctionCountTogether) {
   EXPECT_EQ(culprit_of(stall), "<module>");
 }
 
+TEST(Culprit, TheLineWithMostOfTheFunctionsTime) {
+  const auto at = [](uint64_t weight_ns, const std::string& leaf, int line) {
+    Frame own = frame("parse_body", kOwn, FrameKind::python);
+    own.line = line;
+    return stack(StackState::on_cpu, weight_ns, {frame(leaf, kRuntime), own});
+  };
+  Stall stall;
+  stall.cause = Cause::cpu;
+  stall.stacks = {at(30, "join", 199), at(20, "loads", 200), at(5, "join", 199), at(25, "scan", 200)};
+  const auto place = choose_culprit(stall);
+  ASSERT_TRUE(place);
+  EXPECT_EQ(stall.stacks[place->stack].frames[place->frame].line, 200);
+  EXPECT_EQ(place->stack, 3u) << "the heaviest of those";
+}
+
 TEST(Culprit, StaticFunctionsOfAStrippedProgramAreToldApart) {
   Stall stall;
   stall.cause = Cause::cpu;

@@ -57,11 +57,29 @@ std::vector<bool> stacks_of_other_waits(const Stall& stall) {
   return other;
 }
 
-/// A function to change, with the time of all stacks that lead to it.
-struct Suspect {
+/// A line of a function, with the time of all stacks that lead to it.
+struct SuspectLine {
   CulpritPlace place;  ///< on the heaviest of them
+  int line;
+  uint64_t weight_ns;
+};
+
+/// A function to change.
+struct Suspect {
+  std::vector<SuspectLine> lines;
   uint64_t weight_ns;
   bool other;  ///< seen only in waits of other causes
+
+  void add(const SuspectLine& seen) {
+    weight_ns += seen.weight_ns;
+    const auto known = std::find_if(lines.begin(), lines.end(),
+                                    [&](const SuspectLine& known) { return known.line == seen.line; });
+    if (known == lines.end()) {
+      lines.push_back(seen);
+    } else {
+      known->weight_ns += seen.weight_ns;
+    }
+  }
 };
 
 bool same_function(const Frame& a, const Frame& b) {
@@ -96,23 +114,23 @@ std::optional<CulpritPlace> choose_culprit(const Stall& stall) {
   for (const size_t i : order) {
     const auto frame = find_frame(stall.stacks[i]);
     if (!frame) continue;
-    const Suspect here{{i, *frame}, stall.stacks[i].weight_ns, other[i]};
-    const auto known = std::find_if(suspects.begin(), suspects.end(), [&](const Suspect& s) {
-      return s.other == here.other &&
-             same_function(stall.stacks[s.place.stack].frames[s.place.frame], stall.stacks[i].frames[*frame]);
+    const Frame& here = stall.stacks[i].frames[*frame];
+    auto known = std::find_if(suspects.begin(), suspects.end(), [&](const Suspect& s) {
+      const CulpritPlace& there = s.lines.front().place;
+      return s.other == other[i] && same_function(stall.stacks[there.stack].frames[there.frame], here);
     });
-    if (known == suspects.end()) {
-      suspects.push_back(here);
-    } else {
-      known->weight_ns += here.weight_ns;
-    }
+    if (known == suspects.end()) known = suspects.insert(known, Suspect{{}, 0, other[i]});
+    known->add({{i, *frame}, here.line, stall.stacks[i].weight_ns});
   }
   const auto worst =
       std::max_element(suspects.begin(), suspects.end(), [](const Suspect& a, const Suspect& b) {
         return a.other != b.other ? a.other : a.weight_ns < b.weight_ns;
       });
   if (worst == suspects.end()) return std::nullopt;
-  return worst->place;
+  return std::max_element(
+             worst->lines.begin(), worst->lines.end(),
+             [](const SuspectLine& a, const SuspectLine& b) { return a.weight_ns < b.weight_ns; })
+      ->place;
 }
 
 }  // namespace looptrace
