@@ -210,7 +210,7 @@ struct lt_slot {
 	__u32 in_prev_pid, in_prev_tid; /* who had the CPU before it, for segments of 1 ms and more */
 	char in_prev_comm[LT_COMM_LEN];
 	struct lt_target
-	    in_target; /* what off_fd was, read before the thread could close it; waits of 1 ms and more */
+	    in_target; /* what off_fd was, read before the thread could close it; not of the shortest waits */
 	__u64 in_throttled;	  /* throttled time during the segment */
 	__u32 wake_pid, wake_tid; /* who ended the present wait; 0 = not seen */
 	char wake_comm[LT_COMM_LEN];

@@ -2,7 +2,10 @@
 /* The scheduler's view: the ledger, the end of a poll that slept, what was waited for, who ended the wait. */
 #include "common.bpf.h"
 
-#define SHORT_WAIT_NS 1000000 /* shorter waits keep no target: resolving costs as much as they last */
+/* Shorter waits keep no target: finding it takes a microsecond. Late iterations are rare enough to pay more.
+ */
+#define SHORT_WAIT_NS 1000000
+#define SHORT_LATE_WAIT_NS 50000
 
 /* Time that the thread's cgroups, up to four levels, have spent throttled so far. */
 static __always_inline u64 throttled_time(struct task_struct *t)
@@ -131,11 +134,13 @@ static __always_inline void switch_in(struct task_struct *next, struct task_stru
 	if (s->phase != LT_PHASE_BUSY || s->off_reason == LT_OFF_NONE)
 		return;
 	s->unsettled = LT_UNSETTLED_WAIT;
-	if (now - s->off_ns < SHORT_WAIT_NS)
+	if (now - s->off_ns < (now - s->it.start_ns < suspect_ns ? SHORT_WAIT_NS : SHORT_LATE_WAIT_NS))
 		return;
 	/* Now, before it runs on: a client closes its connection right after the answer. */
 	if (s->off_reason == LT_OFF_BLOCKED && s->off_fd >= 0)
 		resolve_target(index, (u64)BPF_CORE_READ(next, files));
+	if (now - s->off_ns < SHORT_WAIT_NS)
+		return;
 	s->in_throttled = throttled_time(next) - s->off_throttled;
 	if (now - s->off_ns >= LT_LONG_WAIT_NS)
 		send_bare(LT_REC_SUSPECT, s, index, now); /* it had no probe meanwhile */

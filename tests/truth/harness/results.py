@@ -67,7 +67,7 @@ def faults(scores):
         if score.ledger_wrong:
             yield f"{score.case}: the parts of {score.ledger_wrong} records do not add up"
     figures = scoring.as_figures(scoring.total(scores))
-    for question, least in (("cause", 95), ("culprit", 90), ("target", 90)):
+    for question, least in (("cause", 95), ("culprit", 95), ("target", 95)):
         if figures[question] < least:
             yield f"{question} right in {figures[question]:.1f} %, less than {least} %"
 
