@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // An epoll loop whose callback faults pages in. --flavour file (default): a cold file mapping in --dir,
 // touched page by page for --stall-ms; how much of that blocks is up to the disk. --flavour uffd: one page,
-// which the thread "pager" delivers through userfaultfd after exactly --stall-ms.
+// which the thread "pager" delivers through userfaultfd after exactly --stall-ms. --flavour swap: pages that
+// the thread "pager" has sent to the swap space since the last stall; there has to be one.
 #include "victim.h"
 
 #include <linux/userfaultfd.h>
@@ -22,6 +23,31 @@ static NOINLINE void fault_on_file(const struct options *o) {
   madvise((void *)memory, FILE_SIZE, MADV_DONTNEED);
   posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
   STALL("page_fault", touch_pages(now_ns() + ms(o->stall_ms)));
+}
+
+static atomic_bool in_stall;
+
+static NOINLINE void fault_on_swap(const struct options *o) {
+  const uint64_t end = now_ns() + ms(o->stall_ms);
+  size_t at = 0;
+  atomic_store(&in_stall, true);
+  STALL("page_fault", for (; now_ns() < end; at = (at + 67 * PAGE) % FILE_SIZE)(void) memory[at]);
+  atomic_store(&in_stall, false);
+}
+
+static void *page_out(void *arg) {
+  (void)arg;
+  for (;; sleep_ns(ms(30))) {
+    if (!atomic_load(&in_stall)) madvise((void *)memory, FILE_SIZE, MADV_PAGEOUT);
+  }
+  return 0;
+}
+
+static void map_swapped(void) {
+  memory = mmap(0, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) fail("mmap");
+  for (int at = 0; at < FILE_SIZE; at += (int)sizeof(at)) *(volatile int *)(memory + at) = at;
+  start_thread(page_out, 0, "pager");
 }
 
 static NOINLINE void fault_on_pager(const struct options *o) {
@@ -71,9 +97,16 @@ static void map_paged(const struct options *o) {
 }
 
 static void loop(const struct options *o) {
-  const bool paged = flavour_is(o, "uffd");
-  paged ? map_paged(o) : map_file(o);
-  run_epoll_loop(o, paged ? fault_on_pager : fault_on_file);
+  if (flavour_is(o, "uffd")) {
+    map_paged(o);
+    run_epoll_loop(o, fault_on_pager);
+  } else if (flavour_is(o, "swap")) {
+    map_swapped();
+    run_epoll_loop(o, fault_on_swap);
+  } else {
+    map_file(o);
+    run_epoll_loop(o, fault_on_file);
+  }
 }
 
 int main(int argc, char **argv) {

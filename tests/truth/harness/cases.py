@@ -10,7 +10,7 @@ import threading
 import time
 
 import oracle
-from services import spawn
+from services import Skipped, spawn
 from tracer import Looptrace
 
 
@@ -74,10 +74,6 @@ class Lines:
         return truths
 
 
-class Skipped(Exception):
-    pass
-
-
 def plan(names, durations, times, seed=1):
     """Each blocker for each duration, so many times, mixed."""
     stalls = [(name, ms) for name in names for ms in durations for _ in range(times)]
@@ -114,12 +110,13 @@ class Server:
     gap_ms: float = 4
     environment: dict = dataclasses.field(default_factory=dict)
     group: str = ""
+    disturb: object = None
 
     def run(self, context, make_tracer=None):
         directory = context.directory(self.name)
         env = {**oracle.environment(context.build, directory, int(self.threshold_ms * 5e5)),
                **context.services.environment(), **self.environment}
-        process = spawn(self.command, stdout=subprocess.PIPE, text=True, env=env)
+        process, info = spawn(self.command, stdout=subprocess.PIPE, text=True, env=env), {}
         try:
             lines = Lines(process)
             info = lines.wait_ready(self.name)
@@ -131,6 +128,8 @@ class Server:
             for _ in range(5):
                 client.get("/healthy")
                 time.sleep(0.01)
+            if self.disturb:
+                self.disturb(context, info)
             tracer.started_ns = time.monotonic_ns()
             for name, ms in self.stalls:
                 client.get(f"/block/{name}?ms={ms}")
@@ -145,6 +144,7 @@ class Server:
         finally:
             if process.poll() is None:
                 process.kill()
+            info.get("cleanup", lambda: None)()
         iterations, lost = oracle.iterations_of(directory, pid)
         end = max((t["end_ns"] for t in truths), default=0) + 30_000_000
         iterations = [i for i in iterations if i.start_ns < end]
@@ -171,8 +171,7 @@ class SelfDriven:
         command = [str(part).replace("BUILD", context.build) for part in self.command]
         if not os.access(command[0], os.X_OK):
             raise Skipped(f"{os.path.basename(command[0])} was not built: its library's headers are not installed")
-        process = spawn(command, stdout=subprocess.PIPE,
-                        text=True, env=env)
+        process, info = spawn(command, stdout=subprocess.PIPE, text=True, env=env), {}
         try:
             lines = Lines(process)
             info = lines.wait_ready(self.name)
@@ -185,13 +184,13 @@ class SelfDriven:
         finally:
             if process.poll() is None:
                 process.kill()
+                process.wait()
+            info.get("cleanup", lambda: None)()
         if not self.polls:
             return Outcome([oracle.Iteration(t["tid"], t["start_ns"], t["end_ns"], t["cpu_ns"], t["runq_ns"], [t]) for t in truths],
                            tracer, [])
-        if "cleanup" in info:
-            info["cleanup"]()
-            for t in truths:
-                t["throttled"] = True
+        for t in truths:
+            t["throttled"] = "throttled" in info
         outside = [t for t in truths if t.get("outside")]
         truths = [t for t in truths if not t.get("outside")]
         iterations = [oracle.Iteration(t["tid"], t["start_ns"], t["end_ns"], 0, 0, [t], t["outside"]) for t in outside]

@@ -59,6 +59,10 @@ def not_the_programs_fault(count):
         victim("epoll_sleep", ", SIGSTOP", count=0, delay_ms=5000, disturb=disturb.stop, **negative),
         victim("stopped", ", SIGSTOP in a callback", ["--flavour", "self"], stall_ms=60, count=count, **negative),
         victim("epoll_sleep", ", debugger", count=0, delay_ms=6000, disturb=disturb.debug, **negative),
+        victim("stopped", ", debugger in a callback", ["--flavour", "others", "--work-us", 4000], count=0, delay_ms=6000,
+               disturb=disturb.debug, **negative),
+        victim("page_fault", ", page swapped out", ["--flavour", "swap"], stall_ms=60, count=count, gap_ms=300, delay_ms=4000,
+               disturb=disturb.swap, **negative),
         victim("page_fault", ", page that another reads in", ["--flavour", "uffd"], stall_ms=40, count=count, **negative),
         server("redis", ", under load", 1, 0, args=["--clients", 8], **{**negative, "threshold_ms": 50}),
         server("nginx", ", under load", 1, 0, args=["--clients", 8], **{**negative, "threshold_ms": 50}),
@@ -99,6 +103,9 @@ def full():
         node(" 1.5 ms, always", plan(NODE, [3, 6, 12, 25], 3), hook="always"),
         node(" 20 ms, auto", plan(NODE, [40, 100], 2), threshold_ms=20),
         server("redis", "", 40, 4), server("nginx", "", 60, 8), server("haproxy", "", 60, 8, directory=PROGRAMS),
+        server("redis", ", saturated", 60, 4, args=["--load-clients", 16]),
+        server("nginx", ", saturated", 60, 6, disturb=disturb.saturate),
+        python("fastapi", " 20 ms, auto, saturated", plan(names, [60], 1), threshold_ms=20, disturb=disturb.saturate),
         *[runtime("tokio", f" {kind}", ["--workers", workers], hook=hook, polls="park")
           for kind, workers, hook in (("current_thread", 0, "auto"), ("multi_thread", 3, "auto"), ("multi_thread, always", 3, "always"))],
         *[runtime("netty", f" {kind}", ["--transport", kind], hook=hook, delay_ms=4000)

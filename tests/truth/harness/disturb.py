@@ -6,6 +6,8 @@ import signal
 import subprocess
 import time
 
+from services import Skipped, spawn
+
 
 def stop(context, info, times=5):
     """SIGSTOP for 120 ms. Most hit the loop in its poll, where it cannot know of them."""
@@ -50,6 +52,27 @@ def outside(info, from_ns, to_ns, slack_ns=25_000_000):
             "outside": slack_ns}
 
 
+def saturate(context, info):
+    """More requests than it can serve, while it stalls."""
+    load = spawn(["wrk", "-t1", "-c16", "-d300", f"http://127.0.0.1:{info['port']}/healthy"], stdout=subprocess.DEVNULL)
+    info["cleanup"] = load.kill
+    return []
+
+
+def swap(context, info):
+    """A swap space, for the kernel to send its pages to."""
+    space = context.services.work / "swap"
+    with open(space, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 128 << 20)
+    space.chmod(0o600)
+    for command in (["mkswap", space], ["swapon", space]):
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode:
+            raise Skipped(f"no swap space: {made.stderr.strip()}")
+    info["cleanup"] = lambda: subprocess.run(["swapoff", space], check=True)
+    return []
+
+
 def throttle(context, info):
     """20 % of a CPU, by cgroup v1 or v2."""
     root = pathlib.Path("/sys/fs/cgroup")
@@ -62,5 +85,5 @@ def throttle(context, info):
     for name, value in settings.items():
         (group / name).write_text(value)
     (group / "cgroup.procs").write_text(str(info["pid"]))
-    info["cleanup"] = group.rmdir
+    info["throttled"], info["cleanup"] = True, group.rmdir
     return []

@@ -50,6 +50,10 @@ def answers(port):
     return connection.getresponse().status == 200
 
 
+class Skipped(Exception):
+    """What a case needs is not there."""
+
+
 class Services:
     """Started when first asked for, stopped together."""
 
