@@ -186,7 +186,7 @@ LT_INLINE void lt_wait_new(struct lt_wait *w, __s32 nr, __u32 flags, __u64 key)
 	w->nr = nr;
 	w->flags = flags;
 	w->key = key;
-	w->count = w->total_ns = w->longest_ns = w->capture = 0;
+	w->count = w->total_ns = w->longest_ns = w->capture = w->other_capture = 0;
 	w->waker_pid = w->waker_tid = 0;
 	w->target.kind = LT_TARGET_NONE;
 	w->target.fd = -1;
@@ -235,6 +235,8 @@ LT_INLINE void lt_book_wait(struct lt_slot *s, __u64 ns)
 	lt_keep_segment(&s->it, s->off_capture, ns);
 	w = lt_wait_find(&s->it, s->off_nr, flags, lt_wait_key(s->off_nr, s->off_arg0, s->off_fd));
 	longest = lt_wait_add(w, ns);
+	if (!w->other_capture)
+		w->other_capture = s->off_capture;
 	/* A wait with a timeout, as CPython's for the GIL, is ended by somebody only the last time. */
 	if (s->wake_pid && (longest || !w->waker_pid)) {
 		w->waker_pid = s->wake_pid;

@@ -130,6 +130,7 @@ struct lt_wait {
 	__u64 total_ns;
 	__u64 longest_ns;
 	__u64 capture;		    /* capture id of the longest; 0 = none */
+	__u64 other_capture;	    /* of the first that has one */
 	__u64 key;		    /* what makes waits of one system call distinct: fd, futex word, pid */
 	__u32 waker_pid, waker_tid; /* who ended the longest; 0 = not seen */
 	char waker_comm[LT_COMM_LEN];

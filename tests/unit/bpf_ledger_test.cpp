@@ -96,6 +96,17 @@ TEST(Ledger, AWaitIsBookedWithAllThatTheSlotKnowsOfIt) {
   EXPECT_EQ(s.it.top[0].ns + s.it.top[1].ns + s.it.top[2].ns + s.it.top[3].ns, 700u);
 }
 
+TEST(Waits, KeepAStackAlsoIfTheLongestHasNone) {
+  lt_slot s{};
+  s.off_nr = -1;
+  for (const auto& [capture, ns] : {std::pair<__u64, __u64>{0, 10}, {5, 20}, {6, 15}, {0, 90}}) {
+    s.off_capture = capture;
+    lt_book_wait(&s, ns);
+  }
+  EXPECT_EQ(s.it.waits[0].capture, 0u);
+  EXPECT_EQ(s.it.waits[0].other_capture, 5u);
+}
+
 TEST(Ledger, APreemptedThreadWasInTheRunQueueAllTheTime) {
   lt_slot s{};
   lt_begin(&s, 100, LT_BEGAN_SLEPT);

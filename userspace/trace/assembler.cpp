@@ -169,7 +169,7 @@ void Assembler::prune(LoopState& loop, const lt_slot& slot) {
         if (s.ns && s.capture == id) return true;
       }
       for (uint32_t i = 0; i < std::min<uint32_t>(slot.it.nwaits, LT_MAX_WAITS); ++i) {
-        if (slot.it.waits[i].capture == id) return true;
+        if (slot.it.waits[i].capture == id || slot.it.waits[i].other_capture == id) return true;
       }
     }
     return false;
@@ -364,8 +364,20 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   std::vector<const lt_wait*> waits;
   for (uint32_t i = 0; i < std::min<uint32_t>(it.nwaits, LT_MAX_WAITS); ++i) waits.push_back(&it.waits[i]);
   if (it.more.count) waits.push_back(&it.more);
+  const auto live_of = [&](const lt_wait& w) -> std::optional<size_t> {
+    if (!current) return std::nullopt;
+    for (size_t i = 0; i < loop.live.size(); ++i) {
+      if (loop.live[i].nr == w.nr && loop.live[i].key == w.key) return i;
+    }
+    return std::nullopt;
+  };
+  // Of hundreds of short waits the longest rarely has a stack: then that of another one.
+  const auto captured = [&](const lt_wait& w) {
+    const auto longest = pending_of(w.capture);
+    return longest || live_of(w) ? longest : pending_of(w.other_capture);
+  };
   for (const lt_wait* w : waits) {
-    if (const auto at = pending_of(w->capture); at && !weights[*at].ns) weights[*at] = {w->longest_ns, 1};
+    if (const auto at = captured(*w); at && !weights[*at].ns) weights[*at] = {w->longest_ns, 1};
   }
 
   struct Built {
@@ -386,15 +398,8 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     b.pending = i;
     built.push_back(std::move(b));
   }
-  const auto live_of = [&](const lt_wait& w) -> std::optional<size_t> {
-    if (!current) return std::nullopt;
-    for (size_t i = 0; i < loop.live.size(); ++i) {
-      if (loop.live[i].nr == w.nr && loop.live[i].key == w.key) return i;
-    }
-    return std::nullopt;
-  };
   for (const lt_wait* w : waits) {
-    const auto live = pending_of(w->capture) ? std::nullopt : live_of(*w);
+    const auto live = captured(*w) ? std::nullopt : live_of(*w);
     if (!live) continue;
     Built b;
     b.stack.state = StackState::blocked;
@@ -435,7 +440,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     if (w->waker_pid && !stranger && (!wait.target || both_ends_here(*wait.target))) {
       wait.woken_by = Peer{w->waker_pid, w->waker_tid, comm_text(w->waker_comm)};
     }
-    const auto at = pending_of(w->capture);
+    const auto at = captured(*w);
     const auto live = at ? std::nullopt : live_of(*w);
     for (size_t i = 0; i < built.size(); ++i) {
       if ((at && built[i].pending == at) || (live && built[i].live == live)) wait.stack = i;
