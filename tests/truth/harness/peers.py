@@ -4,6 +4,7 @@
 An event is right if a planned stall was going on (or had just ended) when it says; its place if it names the function.
 CPU per request is that of the server's process (its in-process detectors included), over healthy requests, as a ratio to
 the same server alone. What runs beside it (py-spy, strace, ...) has CPU time of its own, which is told apart."""
+import calendar
 import dataclasses
 import json
 import os
@@ -17,17 +18,17 @@ import time
 import corpus
 import oracle
 from cases import Client, Lines, plan
-from services import PROGRAMS, PYTHON, cpu_seconds, spawn
+from services import PROGRAMS, PYTHON, cpu_seconds, spawn, tree_cpu_seconds
 from tracer import Looptrace
 
 THRESHOLD_MS = 20
 REQUESTS = 600
 CACHE = pathlib.Path(os.environ.get("LOOPTRACE_TEST_CACHE", "/var/cache/looptrace-tests"))
-VENV, MODULES = CACHE / "truth-venv", CACHE / "truth-node" / "node_modules"
+VENV, MODULES, BLOCKSNOOP = CACHE / "truth-venv", CACHE / "truth-node" / "node_modules", CACHE / "blocksnoop-venv"
 NOT_RUN = [
-    ("austin 4.0.0", "its wheel's program needs glibc 2.38; Debian 12 has 2.36. Debian's own austin 1.0.1 does not find CPython 3.11's interpreter state"),
-    ("blocksnoop 0.11.1", "needs CPython 3.12, which Debian 12 does not have, and austin for its stacks; its detector is the epoll gap script's"),
-    ("clinic doctor 13.0.0", "gives one verdict on a whole run, no stalls: nothing to compare"),
+    ("austin 4.0.0", "its wheel's program needs glibc 2.38; Debian 12 has 2.36. 3.7.0 is run instead"),
+    ("clinic doctor 13.0.0", "has to start the program itself, and gives one verdict on a whole run, no stalls: nothing to compare"),
+    ("hud", "is for tokio only; there is no package of it"),
 ]
 GAP_SCRIPT = """
 tracepoint:syscalls:sys_exit_epoll_wait, tracepoint:syscalls:sys_exit_epoll_pwait /pid == %(pid)d/ { @b[tid] = nsecs; }
@@ -58,7 +59,7 @@ class Nothing:
                 raise RuntimeError(pathlib.Path(self.file + ".err").read_text()[-300:] or "ended at once")
 
     def own_cpu(self):
-        return cpu_seconds(self.process.pid) if self.process else 0
+        return tree_cpu_seconds(self.process.pid) if self.process else 0
 
     def stop(self):
         if self.process:
@@ -141,11 +142,51 @@ class OffCpuTime(Nothing):
     command = ["offcputime", "-p", "{pid}", "-m", str(THRESHOLD_MS * 1000), "3600"]
 
 
+def in_order(runs, truths):
+    """Of tools that tell how long functions ran, not when: the n-th run of one is that of the n-th stall in it."""
+    return [Event((truth["start_ns"] + truth["end_ns"]) // 2, round(runs[truth["function"]].pop(0)), truth["function"])
+            for truth in truths if runs.get(truth["function"])]
+
+
+class Austin(Nothing):
+    command = [VENV / "bin" / "austin", "-i", "10ms", "-o", "{file}", "-p", "{pid}"]
+
+    def events(self, truths):
+        runs, function, length = {}, None, 0
+        for m in re.finditer(r"^P\d+;T(?:\d+:)?(\d+);(.*) (\d+)$", pathlib.Path(self.file).read_text(errors="replace"), re.M):
+            if int(m[1]) != self.pid:
+                continue
+            now = next(iter(re.findall(r"blockers\.py:(\w+):\d+", m[2])), None)
+            if now != function:
+                runs.setdefault(function, []).append(length)
+                function, length = now, 0
+            length += int(m[3]) * 1000
+        runs.setdefault(function, []).append(length)
+        return in_order({f: [n for n in lengths if n >= THRESHOLD_MS * 1e6] for f, lengths in runs.items()}, truths)
+
+
+class BlockSnoop(Nothing):
+    """It looks for tracefs below debugfs, which is mounted for it alone."""
+    command = ["unshare", "-m", "sh", "-c", f"mount -t debugfs none /sys/kernel/debug; export PATH={VENV}/bin:$PATH;"
+               f" exec {BLOCKSNOOP}/bin/blocksnoop --json -t {THRESHOLD_MS} {{pid}}"]
+
+    def events(self, truths):
+        offset = time.time_ns() - time.monotonic_ns()
+        found = []
+        for line in pathlib.Path(self.file + ".out").read_text().splitlines():
+            event = json.loads(line) if line.startswith("{") else {}
+            if event.get("type") == "blocking_event":
+                whole, fraction = event["observed_at"].rstrip("Z").split(".")
+                seen = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(fraction.ljust(9, "0"))
+                length = round(event["duration_ms"] * 1e6)
+                found.append(Event(seen - offset - length // 2, length, json.dumps(event["python_stacks"])))
+        return found
+
+
 class PySpyRecord(Nothing):
     command = [VENV / "bin" / "py-spy", "record", "-r", "100", "--idle", "-f", "chrometrace", "-o", "{file}", "-d", "3600", "-p", "{pid}"]
 
     def events(self, truths):
-        """It tells how long functions ran, not when: the n-th run of one is that of the n-th stall in it."""
         begun, runs = {}, {}
         for e in sorted(json.loads(pathlib.Path(self.file).read_text()), key=lambda e: e["ts"]):
             if e["ph"] == "B":
@@ -154,11 +195,7 @@ class PySpyRecord(Nothing):
                 length = (e["ts"] - begun.pop((e["name"], e["tid"]))) * 1000
                 if length >= THRESHOLD_MS * 1e6:
                     runs.setdefault(e["name"].split(" ")[0], []).append(length)
-        found = []
-        for truth in truths:
-            if runs.get(truth["function"]):
-                found.append(Event((truth["start_ns"] + truth["end_ns"]) // 2, round(runs[truth["function"]].pop(0)), truth["function"]))
-        return found
+        return in_order(runs, truths)
 
 
 class PySpyDump(Nothing):
@@ -188,6 +225,7 @@ PYTHON_PEERS = [
     ("asyncio debug mode, CPython 3.11", "asyncio debug mode", Nothing), ("aiodebug 2.3.0", "aiodebug", Nothing),
     ("BlockBuster 1.5.29", "BlockBuster", Nothing), ("watchdog thread, as in Vert.x", "watchdog thread", Nothing),
     ("py-spy 0.4.3 record, 100 Hz", "", PySpyRecord), ("py-spy 0.4.3 dump, repeated", "", PySpyDump),
+    ("austin 3.7.0, 100 Hz", "", Austin), ("blocksnoop 0.11.1", "", BlockSnoop),
     ("bpftrace 0.17, epoll gap script", "", EpollGap), ("offcputime (libbpf-tools 0.26)", "", OffCpuTime),
     ("perf trace 6.1", "", PerfTrace), ("strace 6.1", "", Strace),
 ]

@@ -1,47 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the servers of the corpus talk to: PostgreSQL, redis, a slow HTTP upstream and a slow resolver, all on loopback."""
-import ctypes
 import http.client
 import json
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAMS = TESTS / "truth" / "programs"
 PYTHON = "/usr/bin/python3"  # Debian's: that is where the libraries are
 RESOLVER = "127.53.53.53"
+sys.path.insert(0, str(TESTS / "e2e" / "servers"))
 
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+from fixture import die_with_parent, free_port, wait_until  # noqa: E402
 
 
 def spawn(command, **options):
     return subprocess.Popen([str(part) for part in command], preexec_fn=die_with_parent, **options)
-
-
-def wait_until(condition, what, seconds=20):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    raise RuntimeError(f"timed out: {what}")
 
 
 def answers(port):
@@ -93,6 +72,12 @@ class Services:
         wait_until(lambda: socket.create_connection(("127.0.0.1", redis_port)), "redis")
         self.settings = {"postgres": f"host=127.0.0.1 port={postgres_port} user=postgres dbname=postgres",
                          "postgres_port": postgres_port, "redis": redis_port, "upstream": http_port, "resolver": RESOLVER}
+
+
+def tree_cpu_seconds(pid):
+    """With that of its children."""
+    children = " ".join(file.read_text() for file in pathlib.Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return cpu_seconds(pid) + sum(tree_cpu_seconds(int(child)) for child in children)
 
 
 def cpu_seconds(pid):
