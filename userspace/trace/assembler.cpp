@@ -26,6 +26,7 @@ namespace {
 // Distinct stacks kept per open iteration; a stall of minutes with thousands of waits stays bounded.
 constexpr size_t kMaxPending = 128;
 constexpr size_t kKeepRecent = 32;
+constexpr size_t kMaxStacks = 8;  // of one record
 constexpr size_t kMaxHolders = 16;
 constexpr size_t kHolderFrames = 16;
 // A shorter turn in the run queue names nobody: the kernel side does not keep who ran instead.
@@ -410,7 +411,19 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   }
   std::stable_sort(built.begin(), built.end(),
                    [](const Built& a, const Built& b) { return a.stack.weight_ns > b.stack.weight_ns; });
-  if (built.size() > 8) built.resize(8);
+  // A thousand short waits may be most of the stall, with a stack that stands for one of them: it is kept.
+  const auto most = std::max_element(waits.begin(), waits.end(), [](const lt_wait* a, const lt_wait* b) {
+    return a->total_ns < b->total_ns;
+  });
+  if (built.size() > kMaxStacks && most != waits.end()) {
+    const auto at = captured(**most);
+    const auto live = at ? std::nullopt : live_of(**most);
+    const auto its = std::find_if(built.begin() + kMaxStacks, built.end(), [&](const Built& b) {
+      return (at && b.pending == at) || (live && b.live == live);
+    });
+    if (its != built.end()) std::swap(built[kMaxStacks - 1], *its);
+  }
+  if (built.size() > kMaxStacks) built.resize(kMaxStacks);
   for (Built& b : built) {
     stacks_.build(b.pending ? loop.pending[*b.pending].capture : loop.live[*b.live].capture, process, b.stack,
                   modules_stale);
