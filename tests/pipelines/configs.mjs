@@ -2,10 +2,10 @@
 // As far as configurations can be checked whose programs are not to be had: node configs.mjs MODULES-DIRECTORY
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import {createRequire} from 'node:module';
 import path from 'node:path';
+import {given} from './given.mjs';
 
-const require = createRequire(path.join(path.resolve(process.argv[2]), 'x.js'));
+const [, require] = given('configs.mjs MODULES-DIRECTORY');
 const YAML = require('yaml');
 const pipelines = path.join(path.dirname(new URL(import.meta.url).pathname), '../../pipelines');
 const read = (file) => fs.readFileSync(path.join(pipelines, file), 'utf8');

@@ -5,12 +5,11 @@
 // variable, ids, places, and units that agree with what the expression measures. Spoilt copies must fail each of these.
 import {execFileSync} from 'node:child_process';
 import fs from 'node:fs';
-import {createRequire} from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
+import {given} from './given.mjs';
 
-const [modules, ...files] = process.argv.slice(2);
-const require = createRequire(path.join(path.resolve(modules), 'x.js'));
+const [modules, require, ...files] = given('dashboards.mjs MODULES-DIRECTORY DASHBOARD.json...');
 const {parser} = require('@prometheus-io/lezer-promql');
 
 // What Grafana fills in before a query is sent.

@@ -6,12 +6,11 @@
 // weighs double; n3 a day later, with a culprit that is new. One loop hangs. What the queries must say is computed here, without SQL.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
-import {createRequire} from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
+import {given} from './given.mjs';
 
-const [modules, file] = process.argv.slice(2);
-const require = createRequire(path.join(path.resolve(modules), 'x.js'));
+const [, require, file] = given('sql.mjs MODULES-DIRECTORY RECORDS.jsonl');
 const here = path.dirname(new URL(import.meta.url).pathname);
 const pipelines = path.join(here, '../../pipelines');
 const work = fs.mkdtempSync(path.join(os.tmpdir(), 'looptrace-sql-'));
