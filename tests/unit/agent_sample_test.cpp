@@ -7,6 +7,7 @@
 #include <random>
 
 #include "agent/sampling_sink.h"
+#include "agent/schedule.h"
 #include "agent/varopt.h"
 #include "agent/window_sample.h"
 
@@ -261,6 +262,90 @@ TEST(SamplingSink, AStallBelongsToTheWindowThatItBeganIn) {
   ASSERT_TRUE(sink.close_window(8));
   EXPECT_EQ(kept.stalls.size(), 4u);
   EXPECT_EQ(sink.close_window(9)->totals.seen, 0u) << "no such window";
+}
+
+// The whole way, from the schedule to the weights: a host that is traced a quarter of the time, and what its
+// records say of all of its stalls, also of those that are longer than a window. Over 10,000 seeds.
+TEST(SamplingSink, EstimatesOfAHostTracedNowAndThenAreUnbiased) {
+#ifdef __SANITIZE_ADDRESS__
+  constexpr int kRuns = 1000;
+#else
+  constexpr int kRuns = 10'000;
+#endif
+  constexpr uint64_t kWindow = 1000 * kMs, kWindows = 24, kOrigin = 1'000'000 * kWindow;
+  constexpr double kProbability = 0.25;
+  // 8 stalls a window begin, at any time; one in thirty is of the rare cause.
+  std::vector<Stall> stalls;
+  std::mt19937_64 random(11);
+  std::uniform_real_distribution<double> uniform(0, 1);
+  for (uint64_t i = 0; i < 8 * kWindows; ++i) {
+    const auto duration =
+        static_cast<uint64_t>(std::min(50e6 / std::pow(1 - uniform(random), 1 / 1.2), 20e9));
+    stalls.push_back(stall("web", i % 30 == 7 ? Cause::page_fault : Cause::network, duration,
+                           std::to_string(i % 5), kOrigin + random() % (kWindow * kWindows)));
+  }
+  struct Question {
+    const char* what;
+    bool (*of)(const Stall&);
+    Tally count, time;
+    double true_count = 0, true_time = 0;
+  };
+  Question questions[] = {
+      {"all", [](const Stall&) { return true; }, {}, {}},
+      {"page_fault", [](const Stall& s) { return s.cause == Cause::page_fault; }, {}, {}},
+      {"one fingerprint", [](const Stall& s) { return s.fingerprint == "3"; }, {}, {}},
+      {"longer than a window", [](const Stall& s) { return s.duration_ns > kWindow; }, {}, {}},
+  };
+  for (Question& q : questions) {
+    for (const Stall& s : stalls) {
+      q.true_count += q.of(s);
+      q.true_time += q.of(s) ? static_cast<double>(s.duration_ns) : 0;
+    }
+    ASSERT_GT(q.true_count, 3) << q.what;
+  }
+  Tally within;  // what a tool would say that only counts what lies in one window from end to end
+  double traced = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    const Schedule schedule("seed " + std::to_string(run), "n1", kWindow, kProbability);
+    Kept kept;
+    SamplingSink sink(kept);
+    double inside = 0;
+    // From the window before the first stall to the one after the last: they begin at another phase each
+    // time.
+    const uint64_t first = schedule.at(kOrigin).number;
+    for (uint64_t n = first; n <= first + kWindows; ++n) {
+      const Schedule::Window w = schedule.window(n);
+      traced += w.active;
+      if (!w.active) continue;
+      sink.open_window(w, {6, 3}, static_cast<uint64_t>(run) * 1000 + n, kProbability);
+      for (const Stall& s : stalls) {
+        if (s.time_ns < w.start_ns || s.time_ns >= w.end_ns) continue;
+        if (s.time_ns + s.duration_ns <= w.end_ns) inside += static_cast<double>(s.duration_ns);
+        ASSERT_TRUE(sink.stall(s));
+      }
+      ASSERT_TRUE(sink.close_window(n));
+    }
+    for (Question& q : questions) {
+      double count = 0, time = 0;
+      for (const Stall& s : kept.stalls) {
+        if (!q.of(s)) continue;
+        count += s.sample_weight;
+        time += s.sample_weight * static_cast<double>(s.duration_ns);
+      }
+      q.count.add(count);
+      q.time.add(time);
+    }
+    within.add(inside / kProbability);
+  }
+  EXPECT_NEAR(traced / (kRuns * (kWindows + 1)), kProbability, 0.005);
+  for (const Question& q : questions) {
+    std::printf("%-21s count %6.2f of %4.0f +- %3.0f %%   time %6.2f s of %6.2f +- %3.0f %%\n", q.what,
+                q.count.mean(), q.true_count, 100 * q.count.deviation() / q.true_count, q.time.mean() / 1e9,
+                q.true_time / 1e9, 100 * q.time.deviation() / q.true_time);
+    EXPECT_NEAR(q.count.mean(), q.true_count, 4.5 * q.count.error()) << q.what;
+    EXPECT_NEAR(q.time.mean(), q.true_time, 4.5 * q.time.error()) << q.what;
+  }
+  EXPECT_LT(within.mean(), questions[0].true_time - 20 * within.error()) << "this test cannot fail";
 }
 
 TEST(SamplingSink, LongStallsAreToldOfAtOnceButNotWithoutEnd) {
