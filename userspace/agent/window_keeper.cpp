@@ -48,7 +48,7 @@ void WindowKeeper::begin(uint64_t realtime_ns) {
     schedule_ = Schedule(options_.seed, options_.host, options_.window_ns, options_.probability);
     governor_.set_limits(options_.budget);
   }
-  State& state = present_.emplace();
+  State& state = present_.emplace(State{});
   state.window = schedule_.at(realtime_ns);
   state.probability = schedule_.probability();
   if (!state.window.active) return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "record/other_records.h"
 #include "record/stall.h"
@@ -24,7 +25,7 @@ struct RedactRules {
 /// it hides a path from a reader, not from one who can guess it.
 class Redactor {
  public:
-  explicit Redactor(RedactRules rules) : rules_(rules) {}
+  explicit Redactor(RedactRules rules) : rules_(std::move(rules)) {}
 
   Stall apply(Stall stall) const;
   LoopRecord apply(LoopRecord loop) const;

@@ -71,7 +71,7 @@ QueuedLines::QueuedLines(LineWriter writer, Limits limits)
       thread_([shared = shared_] { shared->run(); }) {}
 
 QueuedLines::~QueuedLines() {
-  if (trouble().empty()) finish();
+  if (trouble().empty()) QueuedLines::finish();
   bool ended;
   {
     std::unique_lock lock(shared_->mutex);

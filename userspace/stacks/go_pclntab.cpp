@@ -73,7 +73,7 @@ bool GoPclntab::place(const ElfFile& file) {
   if (text_) return true;
   if (const ElfFile::Section* module = file.find_section(".go.module")) {
     // moduledata: the header's address, five slices, ftab's slice, findfunctab, minpc, maxpc, text.
-    constexpr uint64_t kText = (1 + 6 * 3 + 3) * 8;
+    constexpr uint64_t kText = (1ull + 6 * 3 + 3) * 8;
     uint64_t text = 0;
     if (module->header.sh_size >= kText + 8 && file.pread(module->header.sh_offset + kText, &text, 8) &&
         text) {

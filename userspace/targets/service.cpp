@@ -114,7 +114,7 @@ std::string workload_of_pod(const std::string& pod) {
   const std::string_view ending = std::string_view(pod).substr(last + 1);
   if (is_number(ending) && ending.size() < 5) return pod.substr(0, last);
   if (ending.size() != 5 || !is_made_up(ending)) return pod;
-  const std::string name = pod.substr(0, last);
+  std::string name = pod.substr(0, last);
   const size_t before = name.rfind('-');
   if (before != name.npos && before > 0) {
     const std::string_view hash = std::string_view(name).substr(before + 1);

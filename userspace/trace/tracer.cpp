@@ -319,7 +319,7 @@ void Tracer::end_interval(uint64_t now) {
   summary_.final = true;
 }
 
-void Tracer::check(Result<void> result) {
+void Tracer::check(const Result<void>& result) {
   if (!result && !failure_) failure_ = result.error();
 }
 

@@ -138,7 +138,7 @@ class Tracer {
   void end_interval(uint64_t now);
   void report_drops();
   void fill_summary();
-  void check(Result<void> result);
+  void check(const Result<void>& result);
 
   TraceConfig config_;
   Sink& sink_;

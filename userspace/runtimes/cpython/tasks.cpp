@@ -205,7 +205,7 @@ std::optional<size_t> Tasks::handler_method(std::span<const lt_py_frame> frames)
 
 std::string Tasks::type_name(uint64_t type) const {
   std::array<char, 128> text;
-  const auto at = static_cast<uint64_t>(python_.offsets.head() + kTypeName);
+  const auto at = static_cast<uint64_t>(python_.offsets.head()) + kTypeName;
   const uint64_t name = type % 8 == 0 && type ? memory_.pointer(type + at) : 0;
   const size_t size = name ? memory_.read_some(name, text.data(), text.size()) : 0;
   const auto end = std::find(text.begin(), text.begin() + static_cast<ptrdiff_t>(size), '\0');

@@ -46,9 +46,11 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
 
  private:
   bool value(std::string* text) {
-    if (depth_ == 1 && text && key_ == "mappings") mappings = std::move(*text);
-    if (depth_ == 1 && text && key_ == "sourceRoot") root = std::move(*text);
-    if (depth_ == 2 && key_ == "sources") {
+    if (depth_ == 1 && text && key_ == "mappings") {
+      mappings = std::move(*text);
+    } else if (depth_ == 1 && text && key_ == "sourceRoot") {
+      root = std::move(*text);
+    } else if (depth_ == 2 && key_ == "sources") {
       if (sources.size() >= kMaxSources) return false;
       sources.push_back(text ? std::move(*text) : std::string());
     }
@@ -163,7 +165,7 @@ std::optional<SourceMap::Original> SourceMap::find(int line, int column) const {
 
 size_t SourceMap::bytes() const {
   size_t sum = sizeof *this + segments_.capacity() * sizeof(Segment);
-  for (const std::string& source : sources_) sum += sizeof source + source.capacity();
+  for (const std::string& source : sources_) sum += sizeof(std::string) + source.capacity();
   return sum;
 }
 
