@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // No event loop: a synchronous client, which polls its one connection for each answer and computes for
-// --stall-ms in between. The thread "server" answers. Logs no stalls, since there are none.
+// --stall-ms in between; with --flavour terminal an interactive program, which polls its terminal for what is
+// typed. The thread "server" answers, or types. Logs no stalls, since there are none.
 #include "victim.h"
 
 #include <poll.h>
+#include <pty.h>
 #include <sys/socket.h>
+#include <termios.h>
 
 static void *serve(void *arg) {
   const int fd = *(const int *)arg;
@@ -16,9 +19,19 @@ static void *serve(void *arg) {
   return 0;
 }
 
+static void open_terminal(int *program, int *user) {
+  struct termios raw = {0};
+  cfmakeraw(&raw);
+  must(openpty(user, program, 0, &raw, 0), "openpty");
+}
+
 static void client(const struct options *o) {
   int ends[2];
-  must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), "socketpair");
+  if (flavour_is(o, "terminal")) {
+    open_terminal(&ends[0], &ends[1]);
+  } else {
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), "socketpair");
+  }
   start_thread(serve, &ends[1], "server");
   struct schedule s = schedule_start(o);
   while (!schedule_is_over(&s)) {

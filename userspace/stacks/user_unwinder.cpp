@@ -87,9 +87,9 @@ std::optional<lt_unwind_status> leave(const lt_row& row, const ReadWord& read_wo
   caller.exact = false;
   caller.known = static_cast<uint16_t>(frame.known & ~LT_CALLEE_SAVED);
   if (step.status == LT_STEP_SIGNAL) {
-    if (!read(step.cfa_at + 8 * LT_GREG_RIP, caller.at.pc) ||
-        !read(step.cfa_at + 8 * LT_GREG_RSP, caller.at.sp) ||
-        !read(step.cfa_at + 8 * LT_GREG_RBP, caller.at.bp))
+    if (!read(step.cfa_at + 8ull * LT_GREG_RIP, caller.at.pc) ||
+        !read(step.cfa_at + 8ull * LT_GREG_RSP, caller.at.sp) ||
+        !read(step.cfa_at + 8ull * LT_GREG_RBP, caller.at.bp))
       return LT_UNWIND_READ_FAULT;
     caller.gregs = step.cfa_at;
     caller.known = 0xffff;

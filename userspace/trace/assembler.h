@@ -9,7 +9,7 @@
 
 #include "bpf/engine.h"
 #include "record/stall.h"
-#include "trace/client_poll.h"
+#include "trace/lone_poll.h"
 #include "trace/processes.h"
 #include "trace/raw.h"
 #include "trace/stack_builder.h"
@@ -52,9 +52,9 @@ struct SeenHolder {
 struct LoopState {
   uint32_t slot = 0, tgid = 0, tid = 0;
   uint64_t generation = 0;
-  bool ignored = false;             ///< the process is a target, this thread is not
-  std::optional<ClientPoll> polls;  ///< what its poll is on, where that was looked at
-  uint64_t seq = 0;                 ///< iteration that `pending` belongs to
+  bool ignored = false;           ///< the process is a target, this thread is not
+  std::optional<LonePoll> polls;  ///< what its poll is on, where that was looked at
+  uint64_t seq = 0;               ///< iteration that `pending` belongs to
   std::vector<PendingStack> pending;
   std::vector<LiveStack> live;
   std::vector<LiveTarget> live_targets;
@@ -71,7 +71,7 @@ struct LoopState {
   uint64_t last_busy_ns = 0, last_idle_ns = 0;
 
   /// Nothing is reported of it.
-  bool silent() const { return ignored || (polls && polls->is_client); }
+  bool silent() const { return ignored || (polls && !polls->no_loop.empty()); }
 
   /// What is kept from now on belongs to iteration `now`; what belongs to another one is dropped.
   void turn_to(uint64_t now) {

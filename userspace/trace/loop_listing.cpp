@@ -44,9 +44,7 @@ std::vector<std::string> list_others(std::span<const LoopState> loops, Engine& e
     const lt_slot& s = engine.slot(loop.slot);
     if (looks_like_loop(s) && !loop.silent()) continue;
     std::string why = loop.ignored ? "not selected" : "";
-    if (loop.polls && loop.polls->is_client) {
-      why = "its poll is on one connection, " + loop.polls->what + ": a synchronous client's";
-    }
+    if (loop.polls && !loop.polls->no_loop.empty()) why = loop.polls->no_loop;
     if (why.empty()) {
       const lt_poll_call& call = s.loop.call;
       why = std::string("its ") + poll_kind_name(call.kind);

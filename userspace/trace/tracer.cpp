@@ -223,19 +223,19 @@ void Tracer::observe(uint64_t duration_ns, int signal_fd) {
   const uint64_t end = monotonic_ns() + duration_ns;
   while (monotonic_ns() < end) {
     engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
-    look_for_clients();
+    look_at_lone_polls();
     pollfd fd{signal_fd, POLLIN, 0};
     if (poll(&fd, 1, kObserveMs) > 0) break;
   }
   engine_->stop_probe();
 }
 
-// A thread that polls one connection is no event loop, however long it does so.
-void Tracer::look_for_clients() {
+// A thread that polls one connection or its terminal is no event loop, however long it does so.
+void Tracer::look_at_lone_polls() {
   for (LoopState& loop : loops_) {
     if (!loop.tid || loop.polls || loop.ignored) continue;
     const lt_slot& slot = engine_->slot(loop.slot);
-    if (slot.confirmed) loop.polls = look_at_poll(procfs_, slot);
+    if (slot.confirmed) loop.polls = look_at_lone_poll(procfs_, slot);
   }
 }
 
@@ -473,7 +473,7 @@ void Tracer::report_drops() {
 void Tracer::housekeeping(uint64_t now) {
   last_housekeeping_ns_ = now;
   report_drops();
-  if (config_.engine.every_process) look_for_clients();
+  if (config_.engine.every_process) look_at_lone_polls();
   for (const LoopState& loop : loops_) {
     if (!loop.tid || loop.ignored) continue;
     TracedProcess* process = processes_->find(loop.tgid);

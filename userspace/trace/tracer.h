@@ -128,7 +128,7 @@ class Tracer {
   LoopState* loop_at(uint32_t slot, uint64_t generation);
   void process_changed(const lt_process_event& event);
   void look_for_targets(uint64_t now);
-  void look_for_clients();
+  void look_at_lone_polls();
   void warm_up();
   void housekeeping(uint64_t now);
   void reconcile();

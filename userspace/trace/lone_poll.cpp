@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "trace/client_poll.h"
+#include "trace/lone_poll.h"
 
 #include <poll.h>
 
@@ -36,9 +36,14 @@ std::optional<int> polled_fd(pid_t pid, const std::string& syscall) {
   }
 }
 
+bool is_terminal(const WaitTarget& target) {
+  return target.kind == "device" && (target.path.starts_with("/dev/pts/") ||
+                                     target.path.starts_with("/dev/tty") || target.path == "/dev/console");
+}
+
 }  // namespace
 
-std::optional<ClientPoll> look_at_poll(const ProcFs& procfs, const lt_slot& live) {
+std::optional<LonePoll> look_at_lone_poll(const ProcFs& procfs, const lt_slot& live) {
   const uint64_t switches = __atomic_load_n(&live.switches, __ATOMIC_ACQUIRE);
   if (live.phase != LT_PHASE_IDLE || !lt_client_like(&live.loop.call)) return std::nullopt;
   const auto pid = static_cast<pid_t>(live.tgid);
@@ -48,7 +53,12 @@ std::optional<ClientPoll> look_at_poll(const ProcFs& procfs, const lt_slot& live
   const auto target = resolve_fd(procfs, pid, *fd);
   // Still the same sleep: then the set and the descriptor were this poll's.
   if (!target || __atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != switches) return std::nullopt;
-  return ClientPoll{target->connected, describe_target(*target)};
+  const std::string what = describe_target(*target);
+  if (target->connected)
+    return LonePoll{"its poll is on one connection, " + what + ": a synchronous client's"};
+  if (is_terminal(*target))
+    return LonePoll{"its poll is on a terminal, " + what + ": an interactive program's"};
+  return LonePoll{};
 }
 
 }  // namespace looptrace
