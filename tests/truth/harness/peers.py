@@ -29,6 +29,7 @@ NOT_RUN = [
     ("austin 4.0.0", "its wheel's program needs glibc 2.38; Debian 12 has 2.36. 3.7.0 is run instead"),
     ("clinic doctor 13.0.0", "has to start the program itself, and gives one verdict on a whole run, no stalls: nothing to compare"),
     ("hud", "is for tokio only; there is no package of it"),
+    ("stacks of blocksnoop", "it has them from austin, and gets none from 3.7.0"),
 ]
 GAP_SCRIPT = """
 tracepoint:syscalls:sys_exit_epoll_wait, tracepoint:syscalls:sys_exit_epoll_pwait /pid == %(pid)d/ { @b[tid] = nsecs; }

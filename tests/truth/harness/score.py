@@ -72,8 +72,7 @@ def expected_causes(iteration, stall):
     nearly as large, both answers are right."""
     waiting = {"child": {"child", "pipe"}, "cpu": set(), "gc": set()}.get(stall["kind"], {stall["kind"]})
     also = set(stall.get("also", ()))
-    computed_ns = iteration.cpu_ns + iteration.runq_ns if waiting else iteration.duration_ns
-    computing = computing_causes(stall.get("gc_ns", 0) / max(1, computed_ns))
+    computing = computing_causes(iteration, stall.get("gc_ns", 0), iteration.cpu_ns if waiting else most_cpu_ns(iteration))
     if stall.get("throttled"):  # how much of it the kernel counts as run queue has changed over time
         return {"throttled"} if iteration.cpu_ns < 0.45 * iteration.duration_ns else {"throttled", "cpu"}
     if stall["kind"] in ("stopped", "runqueue"):
@@ -86,9 +85,12 @@ def expected_causes(iteration, stall):
     return answers
 
 
-def computing_causes(share):
-    """The collector, if it took more than half of the time, as the program measured it."""
-    return {cause for cause, is_right in (("gc", share > 0.45), ("cpu", share < 0.55)) if is_right}
+def computing_causes(iteration, collecting_ns, cpu_ns):
+    """The collector, if it took more than half of the CPU time. The program measured it by the clock on the wall: what it
+    waited, for a CPU or V8's for its helpers, may have been in it or not."""
+    least = (collecting_ns - (iteration.duration_ns - cpu_ns)) / max(1, cpu_ns)
+    most = collecting_ns / max(1, cpu_ns)
+    return {cause for cause, is_right in (("gc", most > 0.45), ("cpu", least < 0.55)) if is_right}
 
 
 def most_cpu_ns(iteration):
