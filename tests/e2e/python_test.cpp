@@ -58,14 +58,6 @@ void print(const std::string& what, const char* state, const Score& score) {
               100.0 * static_cast<double>(score.stacks) / static_cast<double>(score.samples));
 }
 
-const json* overlapping(const json& truth, const std::vector<json>& stalls) {
-  for (const json& s : stalls) {
-    const uint64_t from = start_of(s), to = from + s["duration_ns"].get<uint64_t>();
-    if (s["thread"]["id"] == truth["tid"] && from < truth["end_ns"] && truth["start_ns"] < to) return &s;
-  }
-  return nullptr;
-}
-
 /// A stall that waited for the GIL: its cause, and by whom it was held if that was seen.
 bool holder_named(const json& truth, const json& s) {
   EXPECT_TRUE(s["cause"]["kind"] == "gil" || s["cause"]["kind"] == "runqueue") << s.dump();

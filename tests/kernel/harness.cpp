@@ -298,6 +298,14 @@ std::optional<json> Trace::wait_stall(const std::string& state, double seconds) 
   return std::nullopt;
 }
 
+const json* overlapping(const json& truth, const std::vector<json>& stalls) {
+  for (const json& s : stalls) {
+    const uint64_t from = start_of(s), to = from + s["duration_ns"].get<uint64_t>();
+    if (s["thread"]["id"] == truth["tid"] && from < truth["end_ns"] && truth["start_ns"] < to) return &s;
+  }
+  return nullptr;
+}
+
 uint64_t start_of(const json& stall) {
   // "2026-11-23T09:00:00.123456789Z"
   const std::string text = stall["time"];

@@ -107,6 +107,9 @@ class Trace {
 /// CLOCK_MONOTONIC time at which a record's iteration began.
 uint64_t start_of(const json& stall);
 
+/// The stall of the thread and the time that a victim's `truth` tells of; null if there is none.
+const json* overlapping(const json& truth, const std::vector<json>& stalls);
+
 /// The stalls of one process, in time order.
 std::vector<json> of_pid(const std::vector<json>& stalls, pid_t pid);
 

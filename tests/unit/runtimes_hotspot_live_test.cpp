@@ -110,7 +110,7 @@ TEST(HotspotLive, StacksReachTheThreadsStartAndNameTheMethods) {
     if (i % 4 > 1) slot.shared &= ~uint64_t{7};
     slot.bytecodes = slot.shared + random() % 4096;
     for (const auto& frame : runtime->name_frames({{}, {&slot, 1}, false, 0, 0})) {
-      EXPECT_GE(frame ? frame->line : 0, 0);
+      EXPECT_GE(frame.frame->line, 0);
     }
     (void)runtime->name_code(slot.shared);
     (void)runtime->read_slots({0, slot.shared, random(), slot.shared});
@@ -141,8 +141,8 @@ TEST(HotspotLive, StacksReachTheThreadsStartAndNameTheMethods) {
     const auto names =
         runtime->name_frames({stack.addresses, slots, static_cast<int64_t>(r.orig_rax) < 0, r.r9, r.r15});
     std::string text;
-    for (const auto& frame : names) left_out += !frame;
-    for (const auto& frame : names) text += frame ? frame->function + " " : "? ";
+    left_out += slots.size() - names.size();
+    for (const auto& named : names) text += named.frame->function + " ";
     for (size_t i = 0; i < stack.addresses.size(); ++i) {
       const auto frame = runtime->name_code(stack.addresses[i] - (i > 0));
       if (!frame) continue;

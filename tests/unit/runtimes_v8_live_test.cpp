@@ -199,7 +199,12 @@ struct Target {
 
   std::vector<SharedFrame> names_of(const Sample& s) {
     const bool interrupted = static_cast<int64_t>(s.registers.orig_rax) < 0;
-    return runtime->name_frames({s.stack.addresses, s.slots, interrupted, s.registers.r9, s.registers.r15});
+    std::vector<SharedFrame> names;
+    for (auto& named :
+         runtime->name_frames({s.stack.addresses, s.slots, interrupted, s.registers.r9, s.registers.r15})) {
+      names.push_back(std::move(named.frame));
+    }
+    return names;
   }
 };
 
@@ -292,10 +297,11 @@ void survive_garbage(Target& target) {
     if (i % 5 == 4) frame = {static_cast<uint32_t>(random()), 0, any(), any(), any(), any()};
     const auto names =
         target.runtime->name_frames({good.stack.addresses, {&frame, 1}, i % 2 == 0, any(), any()});
-    ASSERT_EQ(names.size(), 1u);
-    if (!names[0]) continue;
-    EXPECT_FALSE(names[0]->function.empty());
-    EXPECT_GE(names[0]->line, 0);
+    for (const auto& named : names) {
+      EXPECT_FALSE(named.frame->function.empty());
+      EXPECT_GE(named.frame->line, 0);
+    }
+    if (names.empty()) continue;
     if (i % 5 == 1 && frame.scope != good.slots[0].scope) {
       EXPECT_TRUE(std::any_of(good.slots.begin(), good.slots.end(), [&](const lt_v8_frame& g) {
         return g.scope == frame.scope;

@@ -45,30 +45,76 @@ std::vector<uint8_t> position_table(const std::vector<Entry>& entries) {
   return table;
 }
 
+std::optional<int> position_at(std::span<const uint8_t> table, int offset) {
+  const auto entry = find_position(table, offset);
+  return entry ? std::optional<int>(entry->position) : std::nullopt;
+}
+
 TEST(V8SourcePositions, TheLastEntryUpToTheOffsetCounts) {
   const auto table = position_table({{0, 100, true}, {3, 90, false}, {3, 95, true}, {700, 40000, false}});
-  EXPECT_EQ(find_position(table, 0), 100);
-  EXPECT_EQ(find_position(table, 2), 100);
-  EXPECT_EQ(find_position(table, 3), 95);
-  EXPECT_EQ(find_position(table, 699), 95);
-  EXPECT_EQ(find_position(table, 700), 40000);
-  EXPECT_EQ(find_position(position_table({{5, 7, true}}), 4), std::nullopt);
-  EXPECT_EQ(find_position({}, 4), std::nullopt);
+  EXPECT_EQ(position_at(table, 0), 100);
+  EXPECT_EQ(position_at(table, 2), 100);
+  EXPECT_EQ(position_at(table, 3), 95);
+  EXPECT_EQ(position_at(table, 699), 95);
+  EXPECT_EQ(position_at(table, 700), 40000);
+  EXPECT_EQ(find_position(table, 699)->code, 3);
+  EXPECT_EQ(find_position(table, 699)->inlining, -1);
+  EXPECT_EQ(position_at(position_table({{5, 7, true}}), 4), std::nullopt);
+  EXPECT_EQ(position_at({}, 4), std::nullopt);
+}
+
+// As node 20 keeps it of `mid`, into which smaller(), small() and waits() were inlined (in this order 0, 1,
+// 2).
+TEST(V8SourcePositions, OfOptimizedCodeTellWhatWasInlined) {
+  const std::vector<uint8_t> table = {0x03, 0xd4, 0x07, 0x5f, 0x90, 0xfc, 0xff, 0xff, 0x2f, 0x1d,
+                                      0x10, 0x1b, 0x0f, 0x79, 0x58, 0x1d, 0x57, 0x41, 0x58};
+  const auto entry = find_position(table, 100);
+  ASSERT_TRUE(entry);
+  EXPECT_EQ(entry->code, 74);
+  EXPECT_EQ(entry->position, 120);
+  EXPECT_EQ(entry->inlining, 2);
+  EXPECT_EQ(find_position(table, 46)->position, 244);
+  EXPECT_EQ(find_position(table, 46)->inlining, -1);
+  const auto caller = unpack_position(0x800001bc);  // of the inlined call of small()
+  ASSERT_TRUE(caller);
+  EXPECT_EQ(caller->position, 0xde - 1);
+  EXPECT_EQ(caller->inlining, 0);
+  EXPECT_EQ(unpack_position(1), std::nullopt);
+  EXPECT_EQ(unpack_position(0), std::nullopt);
+  EXPECT_EQ(unpack_position(-2), std::nullopt);
+}
+
+// As node 24 keeps it of `mid`: 21 bytes before the first bytecode, then one of 8, of 4, of 21, of 7, of 17.
+TEST(V8BytecodeOffsets, AnAddressIsInTheCodeOfOneBytecode) {
+  const std::vector<uint8_t> table = {0x15, 0x08, 0x04, 0x15, 0x07, 0x11};
+  EXPECT_EQ(find_bytecode(table, 20, false), std::nullopt);
+  EXPECT_EQ(find_bytecode(table, 21, false), 0);
+  EXPECT_EQ(find_bytecode(table, 21, true), std::nullopt) << "a call that ends where the first begins";
+  EXPECT_EQ(find_bytecode(table, 33, false), 2);
+  EXPECT_EQ(find_bytecode(table, 33, true), 1);
+  EXPECT_EQ(find_bytecode(table, 54, true), 2);
+  EXPECT_EQ(find_bytecode(table, 77, false), 4);
+  EXPECT_EQ(find_bytecode(table, 79, true), std::nullopt);
+  EXPECT_EQ(find_bytecode(std::vector<uint8_t>{0xff, 0xff}, 1, true), std::nullopt);
+  EXPECT_EQ(find_bytecode(std::vector<uint8_t>{0x80, 0x01, 0x02}, 129, false), 0);
 }
 
 TEST(V8SourcePositions, BrokenTablesHaveNoPosition) {
   auto table = position_table({{0, 100, true}, {300, 200, true}});
   for (size_t size = 1; size < table.size(); ++size) {
-    const auto found = find_position(std::span(table).first(size), 1000);
+    const auto found = position_at(std::span(table).first(size), 1000);
     EXPECT_TRUE(!found || *found == 100) << size;
   }
-  EXPECT_EQ(find_position(std::vector<uint8_t>(64, 0xff), 1), std::nullopt);
+  EXPECT_EQ(position_at(std::vector<uint8_t>(64, 0xff), 1), std::nullopt);
   std::mt19937 random(7);
   for (int i = 0; i < 20000; ++i) {
     std::vector<uint8_t> bytes(random() % 40);
     for (auto& b : bytes) b = static_cast<uint8_t>(random());
-    if (const auto found = find_position(bytes, static_cast<int>(random() % 1000))) {
+    if (const auto found = position_at(bytes, static_cast<int>(random() % 1000))) {
       EXPECT_GE(*found, 0);
+    }
+    if (const auto found = find_bytecode(bytes, random() % 1000, i % 2)) {
+      EXPECT_LT(*found, static_cast<int>(bytes.size()));
     }
   }
 }

@@ -69,7 +69,7 @@ TEST(Raw, InterpretedFramesAreToldApartByWhatTheyRun) {
     Frame f;
     f.function = "f";
     f.line = line;
-    return std::make_shared<const Frame>(f);
+    return NamedFrame{1, std::make_shared<const Frame>(f)};
   };
   a.javascript = {frame(7)};
   auto b = a;
@@ -77,7 +77,9 @@ TEST(Raw, InterpretedFramesAreToldApartByWhatTheyRun) {
   EXPECT_TRUE(a.same_stack(b));
   b.javascript = {frame(8)};
   EXPECT_FALSE(a.same_stack(b));
-  b.javascript = {nullptr};
+  b.javascript = {};
+  EXPECT_FALSE(a.same_stack(b));
+  b.javascript = {frame(7), frame(9)};  // one inlined into the other
   EXPECT_FALSE(a.same_stack(b));
 }
 

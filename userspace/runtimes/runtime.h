@@ -32,6 +32,12 @@ struct InterpreterStack {
 
 using SharedFrame = std::shared_ptr<const Frame>;
 
+/// A frame that lies in the native stack's own. Several in one: the inner ones were inlined.
+struct NamedFrame {
+  uint32_t user;  ///< index of the native frame
+  SharedFrame frame;
+};
+
 /// What a capture holds of frames that lie in the native stack's own.
 struct StackSlots {
   std::span<const uint64_t> addresses;  ///< the native stack, leaf first
@@ -112,9 +118,9 @@ class Runtime {
     return std::nullopt;
   }
 
-  /// Names frames of the native stack, in their order; null where a frame turns out to be none of the
-  /// runtime's, or is no longer what it was. To be called when the capture arrives: objects move.
-  virtual std::vector<SharedFrame> name_frames(const StackSlots&) { return {}; }
+  /// Names frames of the native stack, in their order, without those that turn out to be none of the
+  /// runtime's or are no longer what they were. To be called when the capture arrives: objects move.
+  virtual std::vector<NamedFrame> name_frames(const StackSlots&) { return {}; }
 
   /// Gives `modules` the unwind rows of code that the runtime made itself, as it is now. False if there are
   /// none.

@@ -19,11 +19,11 @@ std::string comm_text(const char (&comm)[LT_COMM_LEN]) {
 
 // Addresses tell interpreted frames' functions apart as little as their lines.
 bool RawCapture::same_javascript(const RawCapture& other) const {
-  if (v8.size() != other.v8.size() || javascript.size() != other.javascript.size()) return false;
+  if (javascript.size() != other.javascript.size()) return false;
   for (size_t i = 0; i < javascript.size(); ++i) {
-    const Frame *a = javascript[i].get(), *b = other.javascript[i].get();
-    if (v8[i].user != other.v8[i].user || !a != !b) return false;
-    if (a && a != b && (a->line != b->line || a->function != b->function || a->file != b->file)) return false;
+    if (javascript[i].user != other.javascript[i].user) return false;
+    const Frame &a = *javascript[i].frame, &b = *other.javascript[i].frame;
+    if (&a != &b && (a.line != b.line || a.function != b.function || a.file != b.file)) return false;
   }
   return true;
 }

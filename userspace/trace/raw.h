@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 #include "looptrace.h"
 #include "record/frame.h"
 #include "record/task.h"
+#include "runtimes/runtime.h"
 
 namespace looptrace {
 
@@ -32,8 +32,7 @@ struct RawCapture {
   std::optional<lt_py_task> task;  ///< what they ran for, where BPF knew to look
   std::optional<TaskInfo::Place> task_created_at;
   std::vector<lt_v8_frame> v8;
-  /// What the v8 frames are, one for each, once they were looked at; null: none of JavaScript after all.
-  std::vector<std::shared_ptr<const Frame>> javascript;
+  std::vector<NamedFrame> javascript;  ///< what the v8 frames are, once they were looked at
 
   /// The same place: equal stacks, wherever the leaf is within its function's call.
   bool same_stack(const RawCapture& other) const {

@@ -89,13 +89,13 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     }
   };
   size_t next_javascript = 0;
-  const auto javascript_at = [&](size_t user) -> const Frame* {
-    while (next_javascript < capture.javascript.size() && capture.v8[next_javascript].user < user) {
-      ++next_javascript;
+  const auto take_javascript = [&](size_t user) {  // the frames that lie in one native frame
+    const size_t before = stack.frames.size();
+    while (next_javascript < capture.javascript.size() && capture.javascript[next_javascript].user <= user) {
+      const NamedFrame& named = capture.javascript[next_javascript++];
+      if (named.user == user) stack.frames.push_back(*named.frame);
     }
-    const bool found =
-        next_javascript < capture.javascript.size() && capture.v8[next_javascript].user == user;
-    return found ? capture.javascript[next_javascript].get() : nullptr;
+    return stack.frames.size() > before;
   };
   const bool in_syscall = capture.head.nr >= 0;
   for (size_t i = 0; i < capture.user.size(); ++i) {
@@ -106,10 +106,7 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       take_python();
       continue;
     }
-    if (const Frame* frame = javascript_at(i)) {
-      stack.frames.push_back(*frame);
-      continue;
-    }
+    if (take_javascript(i)) continue;
     if (auto frame = runtime ? runtime->name_code(returns ? address - 1 : address) : std::nullopt) {
       stack.frames.push_back(std::move(*frame));
       continue;

@@ -38,13 +38,13 @@ class Hotspot final : public Runtime {
 
   bool left_code_out() const override { return code_.left_out() > 0; }
 
-  std::vector<SharedFrame> name_frames(const StackSlots& slots) override {
-    std::vector<SharedFrame> named;
+  std::vector<NamedFrame> name_frames(const StackSlots& slots) override {
+    std::vector<NamedFrame> named;
     for (const lt_v8_frame& slot : slots.frames) {
       // While it runs, its place is in a register, and the slot tells an earlier one.
       const bool running = slots.interrupted && slot.user == 0;
       const auto frame = names_.frame(memory_, slot.shared, running ? 0 : slot.bytecodes);
-      named.push_back(frame ? std::make_shared<const Frame>(*frame) : nullptr);
+      if (frame) named.push_back({slot.user, std::make_shared<const Frame>(*frame)});
     }
     return named;
   }

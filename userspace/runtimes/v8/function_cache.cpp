@@ -14,20 +14,15 @@ namespace {
 constexpr size_t kMaxFunctions = 16384;
 constexpr size_t kMaxBytes = 8u << 20;
 constexpr size_t kMaxFrames = 256;  // of one function
-constexpr int32_t kMaxTable = 1 << 20;
+constexpr size_t kMaxTable = 1 << 20;
 
 // The source position of a bytecode.
 std::optional<int> position_in(Heap& heap, uint64_t bytecodes, int offset) {
   const Layout& layout = heap.layout();
-  const uint64_t table = heap.word(bytecodes, layout.bytecodes.positions);
-  std::array<uint64_t, 2> head;
-  if (!heap.read(table, layout.type.positions, head.data(), sizeof head)) return std::nullopt;
-  const int32_t size = to_int(head[1]);
-  if (!is_smi(head[1]) || size <= 0 || size > kMaxTable) return std::nullopt;
-  std::vector<uint8_t> bytes(static_cast<size_t>(size));
-  if (!heap.memory().read(table - 1 + static_cast<uint64_t>(layout.array.data), bytes.data(), bytes.size()))
-    return std::nullopt;
-  return find_position(bytes, offset);
+  const auto table =
+      heap.byte_array(heap.word(bytecodes, layout.bytecodes.positions), layout.type.positions, kMaxTable);
+  const auto entry = find_position(table, offset);
+  return entry ? std::optional<int>(entry->position) : std::nullopt;
 }
 
 std::string function_name(const Heap& heap, const ScopeInfo& info) {
@@ -89,20 +84,31 @@ SharedFrame FunctionCache::frame(Function& function, uint64_t bytecodes, int off
   if (const auto known = function.frames.find(offset); known != function.frames.end()) return known->second;
   std::optional<int> position;
   if (offset != kDefinition) position = position_in(heap_, bytecodes, offset);
-  // A table of another function, or one that changed while it was read.
-  if (position && (*position < function.start || *position > function.end)) position.reset();
-  const auto place = scripts_.place(*function.script, position.value_or(function.start));
+  const auto frame = frame_at(function, position.value_or(kDefinition));
+  bytes_ -= function.bytes();
+  if (function.frames.size() >= kMaxFrames) function.frames.clear();
+  function.frames.emplace(offset, frame);
+  bytes_ += function.bytes();
+  return frame;
+}
+
+SharedFrame FunctionCache::frame_at(Function& function, int position) {
+  // Of another function's table, or one that changed while it was read.
+  const bool known_position = position >= function.start && position <= function.end;
+  const int at = known_position ? position : kDefinition;
+  if (const auto known = function.positions.find(at); known != function.positions.end()) return known->second;
+  const auto place = scripts_.place(*function.script, known_position ? position : function.start);
   auto frame = std::make_shared<Frame>();
   frame->kind = FrameKind::javascript;
   frame->function = function.name;
   frame->file = place.name.file;
   frame->line = place.line;
-  frame->at_definition = !position && place.line > 0;
+  frame->at_definition = !known_position && place.line > 0;
   frame->module = place.name.module;
   frame->origin = place.name.origin;
   bytes_ -= function.bytes();
-  if (function.frames.size() >= kMaxFrames) function.frames.clear();
-  function.frames.emplace(offset, frame);
+  if (function.positions.size() >= kMaxFrames) function.positions.clear();
+  function.positions.emplace(at, frame);
   bytes_ += function.bytes();
   return frame;
 }

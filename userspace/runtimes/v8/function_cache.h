@@ -15,16 +15,17 @@
 
 namespace looptrace::v8 {
 
-/// What is kept of one function: all of its frames that were named, by bytecode offset.
+/// What is kept of one function: all of its frames that were named.
 struct Function {
   uint64_t address = 0;                              ///< of its SharedFunctionInfo
   uint64_t scope = 0, script_address = 0, tail = 0;  ///< members that tell it from another at this address
   std::string name;
   int start = 0, end = 0;
   std::shared_ptr<Script> script;
-  std::unordered_map<int, SharedFrame> frames;
+  std::unordered_map<int, SharedFrame> frames;     ///< by bytecode offset
+  std::unordered_map<int, SharedFrame> positions;  ///< by position in the script
 
-  size_t bytes() const { return 400 + name.capacity() + frames.size() * 300; }
+  size_t bytes() const { return 400 + name.capacity() + (frames.size() + positions.size()) * 300; }
 };
 
 /// Functions by address, each looked at anew whenever it is asked for: the collector moves functions, and
@@ -42,6 +43,9 @@ class FunctionCache {
   /// position.
   static constexpr int kDefinition = -1;
   SharedFrame frame(Function& function, uint64_t bytecodes, int offset);
+
+  /// Its frame at a position of its script; at its definition where that is not one within the function.
+  SharedFrame frame_at(Function& function, int position);
 
  private:
   void evict();

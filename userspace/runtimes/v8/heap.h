@@ -32,6 +32,9 @@ class Heap {
     return memory_.pointer(object - 1 + static_cast<uint64_t>(offset));
   }
 
+  /// What a byte array of that type holds; empty if it is none or holds more than `limit` bytes.
+  std::vector<uint8_t> byte_array(uint64_t object, uint16_t type, size_t limit);
+
   /// The text of a string as UTF-8, cut after `limit` characters; nothing if it is no string.
   std::optional<std::string> text(uint64_t string, size_t limit = 1024) const;
 

@@ -11,7 +11,7 @@ namespace looptrace::v8 {
 namespace {
 
 // What v8dbg_* do not tell. Sources: deps/v8/src/objects/{bytecode-array,scope-info,script,shared-function-
-// info}.tq and .h of the Node.js release in question.
+// info,code,deoptimization-data}.tq and .h of the Node.js release in question.
 struct Known {
   std::string_view v8;  // major.minor
   int node;
@@ -20,12 +20,14 @@ struct Known {
   bool flags_are_smi;
   std::optional<uint32_t> module_type;
   int shared_tail;  // SharedFunctionInfo: from `flags` to the end of function_literal_id
+  decltype(Layout::code) code;
+  decltype(Layout::deoptimization) deoptimization;
 };
 constexpr std::array<Known, 4> kKnown = {{
-    {"10.2.", 18, 32, false, true, {}, 8},
-    {"11.3.", 20, 32, false, true, {}, 8},
-    {"12.4.", 22, 24, false, true, 3, 8},
-    {"13.6.", 24, 24, true, false, 5, 8},
+    {"10.2.", 18, 32, false, true, {}, 8, {128, 0, 0, 40, 16, 24}, {2, 6, 7, 8, false}},
+    {"11.3.", 20, 32, false, true, {}, 8, {16, 8, 40, 56, 16, 24}, {2, 6, 7, 8, false}},
+    {"12.4.", 22, 24, false, true, 3, 8, {32, 8, 40, 52, 8, 16}, {2, 6, 7, 8, false}},
+    {"13.6.", 24, 24, true, false, 5, 8, {32, 8, 40, 56, 8, 16}, {3, 7, 8, 9, true}},
 }};
 
 class Constants {
@@ -76,6 +78,18 @@ Result<Layout> read_layout(ElfObject& node, std::string_view version) {
   l.type.fixed_array = c.type({"type_FixedArray__FIXED_ARRAY_TYPE"});
   l.type.positions =
       c.type({"type_TrustedByteArray__TRUSTED_BYTE_ARRAY_TYPE", "type_ByteArray__BYTE_ARRAY_TYPE"});
+  l.type.code = c.type({"type_Code__CODE_TYPE"});
+  l.type.code_header = c.type({"type_InstructionStream__INSTRUCTION_STREAM_TYPE", "type_Code__CODE_TYPE"});
+  l.type.deoptimization = l.type.fixed_array;
+  l.type.literals = c.type({"type_WeakFixedArray__WEAK_FIXED_ARRAY_TYPE"});
+  l.type.inlinings = c.type({"type_ByteArray__BYTE_ARRAY_TYPE"});
+  if (known->node == 22) {
+    l.type.deoptimization = c.type({"type_TrustedFixedArray__TRUSTED_FIXED_ARRAY_TYPE"});
+  } else if (known->node == 24) {
+    l.type.deoptimization = c.type({"type_ProtectedFixedArray__PROTECTED_FIXED_ARRAY_TYPE"});
+    l.type.literals = c.type({"type_TrustedWeakFixedArray__TRUSTED_WEAK_FIXED_ARRAY_TYPE"});
+    l.type.inlinings = l.type.positions;
+  }
   l.type.first_nonstring = c.type({"FirstNonstringType"});
   l.function.shared = c.get({"class_JSFunction__shared__SharedFunctionInfo"});
   l.shared.scope = c.get({"class_SharedFunctionInfo__name_or_scope_info__Object",
@@ -95,6 +109,8 @@ Result<Layout> read_layout(ElfObject& node, std::string_view version) {
   l.bytecodes.code = c.get({"class_BytecodeArray__data__uintptr_t"});
   l.bytecodes.length = c.get({"class_FixedArrayBase__length__SMI"});
   l.bytecodes.positions = known->source_positions;
+  l.code = known->code;
+  l.deoptimization = known->deoptimization;
   l.scope.first = 8 + 8 * c.get({"scopeinfo_idx_first_vars"});
   l.scope.positions_first = known->positions_first;
   l.scope.flags_are_smi = known->flags_are_smi;

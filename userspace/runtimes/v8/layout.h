@@ -25,6 +25,10 @@ struct Layout {
     uint16_t shared, script, scope, bytecodes, fixed_array;
     uint16_t positions;  ///< of a source position table: a ByteArray, on the trusted heap from 12.4 on
     uint16_t first_nonstring;
+    uint16_t code_header,
+        code;  ///< what lies in front of instructions, and what tells of them: the same in 10.2
+    uint16_t deoptimization, literals;  ///< the arrays of optimized code's data
+    uint16_t inlinings;                 ///< a ByteArray
   } type;
 
   struct {
@@ -46,6 +50,20 @@ struct Layout {
     int length, positions;
     int code;  ///< the first bytecode
   } bytecodes;
+
+  struct {
+    int header;       ///< bytes of the header in front of the instructions
+    int header_code;  ///< in it: the Code; 0 = it is that
+    int start, size;  ///< of the instructions; start is 0 where they follow the Code
+    int made_from;    ///< BytecodeArray or deoptimization data
+    int positions;
+  } code;
+
+  struct {
+    int literals, shared, inlinings;  ///< indices of DeoptimizationData
+    int exits;     ///< where the exits begin, the numbers of eager and lazy ones, and then three of each exit
+    bool wrapped;  ///< `shared` is in an object of its own, its first member
+  } deoptimization;
 
   struct {
     int first;             ///< the first member behind the counts and, from 13.6 on, the positions

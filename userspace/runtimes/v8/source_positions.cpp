@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtimes/v8/source_positions.h"
 
+#include <utility>
+
 namespace looptrace::v8 {
 namespace {
 
@@ -19,20 +21,23 @@ std::optional<int64_t> take(std::span<const uint8_t>& bytes) {
   return std::nullopt;
 }
 
-// The bits of a position: external (1), script offset + 1 (30), inlining id.
-std::optional<int> script_offset(int64_t position) {
-  if (position < 0 || position & 1) return std::nullopt;
-  const int offset = static_cast<int>(position >> 1 & 0x3fffffff) - 1;
-  if (offset < 0) return std::nullopt;
-  return offset;
-}
+constexpr int64_t kMax = int64_t{1} << 48;
 
 }  // namespace
 
-std::optional<int> find_position(std::span<const uint8_t> table, int offset) {
-  constexpr int64_t kMax = int64_t{1} << 48;
+// The bits of a position: external (1), script offset + 1 (30), inlining + 1 (16).
+std::optional<PositionEntry> unpack_position(int64_t position) {
+  if (position < 0 || position > kMax || position & 1) return std::nullopt;
+  PositionEntry entry;
+  entry.position = static_cast<int>(position >> 1 & 0x3fffffff) - 1;
+  entry.inlining = static_cast<int>(position >> 31 & 0xffff) - 1;
+  if (entry.position < 0) return std::nullopt;
+  return entry;
+}
+
+std::optional<PositionEntry> find_position(std::span<const uint8_t> table, int64_t offset) {
   int64_t code = -1, position = 0;  // the first difference is to the function's entry, which has offset -1
-  std::optional<int64_t> found;
+  std::optional<std::pair<int64_t, int64_t>> found;
   while (!table.empty()) {
     const auto code_step = take(table);
     const auto position_step = code_step ? take(table) : std::nullopt;
@@ -42,10 +47,30 @@ std::optional<int> find_position(std::span<const uint8_t> table, int offset) {
     code += *code_step >= 0 ? *code_step : -(*code_step + 1);
     position += *position_step;
     if (code > offset) break;
-    if (position < 0 || position > kMax) return std::nullopt;
-    found = position;
+    if (code > kMax || position < -kMax || position > kMax) return std::nullopt;
+    found = {code, position};
   }
-  return found ? script_offset(*found) : std::nullopt;
+  if (!found) return std::nullopt;
+  auto entry = unpack_position(found->second);
+  if (entry) entry->code = found->first;
+  return entry;
+}
+
+std::optional<int> find_bytecode(std::span<const uint8_t> table, uint64_t pc, bool returns) {
+  uint64_t end = 0;
+  for (int n = -1; !table.empty(); ++n) {  // the first size is that of the function's entry
+    uint64_t size = 0;
+    for (unsigned shift = 0;; shift += 7) {
+      if (table.empty() || shift > 28) return std::nullopt;
+      const uint8_t byte = table.front();
+      table = table.subspan(1);
+      size |= uint64_t{byte & 0x7fu} << shift;
+      if (!(byte & 0x80)) break;
+    }
+    end += size;
+    if (pc < end || (returns && pc == end)) return n >= 0 ? std::optional<int>(n) : std::nullopt;
+  }
+  return std::nullopt;
 }
 
 }  // namespace looptrace::v8

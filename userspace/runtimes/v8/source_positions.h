@@ -7,10 +7,23 @@
 
 namespace looptrace::v8 {
 
-/// The source position (in characters from the script's start) of the bytecode at `offset`, by a V8 source
-/// position table: pairs of differences to the entry before, in zigzag base-128; a bytecode offset's is
-/// negated where the position is no statement's. Nothing if the table has no entry up to there or is not well
-/// formed.
-std::optional<int> find_position(std::span<const uint8_t> table, int offset);
+/// An entry of V8's source position table: pairs of differences to the entry before, in zigzag base-128; a
+/// code offset's is negated where the position is no statement's.
+struct PositionEntry {
+  int64_t code = 0;   ///< offset in the code
+  int position = 0;   ///< in characters from the script's start
+  int inlining = -1;  ///< optimized code: index in its table of inlined calls; -1 = its own function's
+};
+
+/// The last entry at `offset` or before. Nothing if there is none, if it has no position, or if the table is
+/// not well formed.
+std::optional<PositionEntry> find_position(std::span<const uint8_t> table, int64_t offset);
+
+/// The same of a position that stands alone.
+std::optional<PositionEntry> unpack_position(int64_t position);
+
+/// The bytecode's number, from 0, whose baseline code `pc` lies in, by a table of the code's sizes.
+/// `returns`: pc is a return address. Nothing for what comes before the first.
+std::optional<int> find_bytecode(std::span<const uint8_t> table, uint64_t pc, bool returns);
 
 }  // namespace looptrace::v8

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtimes/v8/bytecodes.h"
+#include "runtimes/v8/compiled_frames.h"
 #include "runtimes/v8/function_cache.h"
 #include "runtimes/v8/handlers.h"
 #include "runtimes/v8/heap.h"
@@ -35,7 +36,8 @@ class NodeJs final : public Runtime {
       : node_(std::move(installation)),
         heap_(pid, node_.layout),
         functions_(heap_),
-        sizes_(BytecodeSizes::of(*node_.object)) {}
+        sizes_(BytecodeSizes::of(*node_.object)),
+        compiled_(heap_, functions_, sizes_) {}
 
   std::string name() const override { return "node " + node_.version; }
   void configure(lt_process& process) const override;
@@ -44,11 +46,11 @@ class NodeJs final : public Runtime {
   bool is_child_wait(const Frame& native) const override {
     return native.module == node_.module && native.function.starts_with("node::SyncProcessRunner::");
   }
-  std::vector<SharedFrame> name_frames(const StackSlots& slots) override;
+  std::vector<NamedFrame> name_frames(const StackSlots& slots) override;
   std::optional<lt_v8_frame> read_slots(const UnwoundStack::Pointers& pointers) const override;
 
  private:
-  SharedFrame name_frame(const StackSlots& slots, const lt_v8_frame& frame);
+  void name_frame(const StackSlots& slots, const lt_v8_frame& frame, std::vector<NamedFrame>& into);
   SharedFrame name_running(const StackSlots& slots, const lt_v8_frame& frame, Function& function, int length);
 
   const Installation node_;
@@ -56,6 +58,7 @@ class NodeJs final : public Runtime {
   FunctionCache functions_;
   Handlers handlers_;
   const BytecodeSizes sizes_;
+  CompiledFrames compiled_;
 };
 
 void NodeJs::configure(lt_process& process) const {
@@ -101,25 +104,31 @@ SharedFrame NodeJs::name_running(const StackSlots& slots, const lt_v8_frame& fra
   return found && !ambiguous ? found : unknown;
 }
 
-SharedFrame NodeJs::name_frame(const StackSlots& slots, const lt_v8_frame& frame) {
-  Function* function = frame.user < slots.addresses.size() ? functions_.find(frame) : nullptr;
-  if (!function) return nullptr;
+void NodeJs::name_frame(const StackSlots& slots, const lt_v8_frame& frame, std::vector<NamedFrame>& into) {
+  if (frame.user >= slots.addresses.size()) return;
   const Layout& layout = node_.layout;
-  int offset = FunctionCache::kDefinition;
+  const bool running = frame.user == 0 && slots.interrupted;
   std::array<uint64_t, 2> head;  // map, length
-  if (heap_.read(frame.bytecodes, layout.type.bytecodes, head.data(), sizeof head) && is_smi(head[1]) &&
-      is_smi(frame.offset)) {
-    if (frame.user == 0 && slots.interrupted) return name_running(slots, frame, *function, to_int(head[1]));
-    // Counted from the tagged pointer.
-    const int64_t at = int64_t{to_int(frame.offset)} - (layout.bytecodes.code - 1);
-    if (at >= 0 && at < to_int(head[1])) offset = static_cast<int>(at);
+  const bool interpreted = heap_.read(frame.bytecodes, layout.type.bytecodes, head.data(), sizeof head) &&
+                           is_smi(head[1]) && is_smi(frame.offset);
+  if (!interpreted) {
+    for (SharedFrame& name : compiled_.name(frame, slots.addresses[frame.user], !running))
+      into.push_back({frame.user, std::move(name)});
+    return;
   }
-  return functions_.frame(*function, frame.bytecodes, offset);
+  Function* function = functions_.find(frame);
+  if (!function) return;
+  const int length = to_int(head[1]);
+  // Counted from the tagged pointer.
+  const int64_t at = int64_t{to_int(frame.offset)} - (layout.bytecodes.code - 1);
+  const int offset = at >= 0 && at < length ? static_cast<int>(at) : FunctionCache::kDefinition;
+  into.push_back({frame.user, running ? name_running(slots, frame, *function, length)
+                                      : functions_.frame(*function, frame.bytecodes, offset)});
 }
 
-std::vector<SharedFrame> NodeJs::name_frames(const StackSlots& slots) {
-  std::vector<SharedFrame> names;
-  for (const lt_v8_frame& frame : slots.frames) names.push_back(name_frame(slots, frame));
+std::vector<NamedFrame> NodeJs::name_frames(const StackSlots& slots) {
+  std::vector<NamedFrame> names;
+  for (const lt_v8_frame& frame : slots.frames) name_frame(slots, frame, names);
   return names;
 }
 

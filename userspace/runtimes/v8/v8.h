@@ -18,10 +18,11 @@ namespace looptrace {
 /// it by the frame pointer (rows of kind GAP). Below the frame pointer lie the context (or the frame's type,
 /// where it runs no JavaScript), the JSFunction, and in interpreted and baseline frames the BytecodeArray and
 /// the offset in it. The JSFunction leads to its SharedFunctionInfo, that to its ScopeInfo (name, place) and
-/// Script (file, lines).
+/// Script (file, lines). In compiled code the address tells the bytecode (baseline), or the call and what it
+/// was inlined into (optimized).
 ///
-/// Limits. A frame of optimized code has the line of its function's definition, and what was inlined into it
-/// is not seen. No pointer compression (Electron).
+/// Limits. Where optimized code itself was interrupted, not in what it calls, only the function that it was
+/// made for is known, and its line is the definition's. No pointer compression (Electron).
 std::unique_ptr<Runtime> detect_v8(pid_t pid, const ProcessModules& modules,
                                    std::optional<std::string>& warning);
 

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// JavaScript frames as the BPF programs take them, against the victim's own account of the lines that it ran:
+// every version of Node.js that is here, on a CPU and blocked, in all that V8 makes of a function.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "../pythons.h"
+#include "harness.h"
+
+namespace looptrace::test {
+namespace {
+
+const std::string& victim_file() {
+  static const std::string file = std::string(SOURCE_DIR) + "/tests/victims/js_lines.js";
+  return file;
+}
+
+/// The stack's frames of the victim's own file, as many as the truth has.
+std::vector<json> own_frames(const json& truth, const json& stack) {
+  std::vector<json> own;
+  for (const json& f : stack["frames"]) {
+    if (f.value("kind", "") == "javascript" && f.value("file", "") == victim_file()) own.push_back(f);
+    if (own.size() == truth["frames"].size()) break;
+  }
+  return own;
+}
+
+bool at_line(const json& frame, const json& wanted) {
+  return frame.value("function", "") == wanted[0] && frame.value("line", 0) == wanted[1] &&
+         !frame.value("at_definition", false);
+}
+
+struct Score {
+  uint64_t samples = 0, leaves = 0, exact = 0, stacks = 0, around = 0;
+  std::string first_wrong;
+
+  void add(const json& truth, const json& stack) {
+    const auto own = own_frames(truth, stack);
+    const json& wanted = truth["frames"];
+    const uint64_t n = stack.value("samples", 1);
+    // Before the stalling call and behind it, its caller takes the time.
+    if (!own.empty() && own[0].value("function", "") == wanted.back()[0]) {
+      around += n;
+      return;
+    }
+    const bool exact = !own.empty() && at_line(own[0], wanted[0]);
+    // While optimized code runs, only the function is known.
+    const bool defined = !own.empty() && own[0].value("function", "") == wanted[0][0] &&
+                         own[0].value("at_definition", false) && own[0].value("line", 0) == wanted[0][2];
+    bool whole = own.size() == wanted.size();
+    for (size_t i = 0; whole && i < own.size(); ++i)
+      whole = at_line(own[i], wanted[i]) || (i == 0 && defined);
+    samples += n;
+    this->exact += exact ? n : 0;
+    leaves += exact || defined ? n : 0;
+    stacks += whole ? n : 0;
+    if (!whole && first_wrong.empty()) first_wrong = truth.dump() + "\nbut " + stack.dump();
+  }
+};
+
+void print(const std::string& what, const char* state, const Score& score) {
+  const auto percent = [&](uint64_t n) {
+    return 100.0 * static_cast<double>(n) / static_cast<double>(score.samples);
+  };
+  std::printf(
+      "  %-14s %-8s %5llu samples, leaf right in %.2f %% (its line in %.2f %%), whole stack in %.2f %%\n",
+      what.c_str(), state, static_cast<unsigned long long>(score.samples), percent(score.leaves),
+      percent(score.exact), percent(score.stacks));
+}
+
+std::string node(const std::string& major) {
+  const std::string program = cache_directory() + "/node-" + major + "/bin/node";
+  return access(program.c_str(), X_OK) == 0 ? program : "";
+}
+
+class Node : public testing::TestWithParam<const char*> {};
+
+TEST_P(Node, LinesAreThoseThatRan) {
+  LOOPTRACE_NEEDS_ROOT();
+  const std::string program = node(GetParam());
+  if (program.empty()) GTEST_SKIP() << "no Node.js " << GetParam() << " here (tests/provision runtimes)";
+  Victim victim({program, "--expose-gc", victim_file()}, {});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "20ms", "--sample-hz", "997",
+               "--max-line", "400000"});
+  ASSERT_TRUE(trace.started());
+  victim.process().signal(SIGUSR1);
+  const auto truth = victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  EXPECT_EQ(truth.size(), 36u) << victim.process().errors();
+  const auto stalls = trace.stalls();
+  Score on_cpu, blocked;
+  for (const json& t : truth) {
+    const json* s = overlapping(t, stalls);
+    ASSERT_TRUE(s) << "missed: " << t.dump();
+    EXPECT_EQ((*s)["process"].value("runtime", "").substr(0, 8), std::string("node ") + GetParam() + ".");
+    // That the machine was busy with other things is true, too.
+    const bool preempted = (*s)["cause"]["kind"] == "runqueue";
+    EXPECT_TRUE(preempted || (t["kind"] == "gc") == ((*s)["cause"]["kind"] == "gc")) << s->dump();
+    Score& score = t["kind"] == "blocked" ? blocked : on_cpu;
+    const uint64_t before = score.samples;
+    for (const json& stack : (*s)["stacks"]) {
+      if (stack["state"] != (t["kind"] == "blocked" ? "blocked" : "on_cpu")) continue;
+      // A stall that is blocked has short waits besides.
+      if (t["kind"] == "blocked" && stack["weight_ns"].get<uint64_t>() * 2 < (*s)["duration_ns"]) continue;
+      score.add(t, stack);
+    }
+    EXPECT_TRUE(preempted || score.samples > before) << "no stack: " << s->dump();
+    if (t["kind"] == "blocked" && !preempted) {
+      EXPECT_TRUE(at_line((*s)["culprit"], t["frames"][0])) << s->dump();
+    }
+  }
+  ASSERT_GT(on_cpu.samples, 0u);
+  ASSERT_GT(blocked.samples, 0u);
+  const std::string runtime = stalls[0]["process"].value("runtime", "?");
+  print(runtime, "on CPU", on_cpu);
+  print(runtime, "blocked", blocked);
+  EXPECT_GE(static_cast<double>(on_cpu.leaves), 0.99 * static_cast<double>(on_cpu.samples))
+      << on_cpu.first_wrong;
+  EXPECT_GE(static_cast<double>(on_cpu.stacks), 0.99 * static_cast<double>(on_cpu.samples))
+      << on_cpu.first_wrong;
+  EXPECT_GE(static_cast<double>(on_cpu.exact), 0.8 * static_cast<double>(on_cpu.samples))
+      << on_cpu.first_wrong;
+  EXPECT_LE(on_cpu.around * 20, on_cpu.samples);
+  EXPECT_EQ(blocked.exact, blocked.samples) << blocked.first_wrong;
+  EXPECT_EQ(blocked.stacks, blocked.samples) << blocked.first_wrong;
+}
+
+INSTANTIATE_TEST_SUITE_P(NodeJs, Node, testing::Values("18", "20", "22", "24"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace looptrace::test
