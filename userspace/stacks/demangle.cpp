@@ -68,7 +68,7 @@ std::string demangle(std::string_view mangled) {
   if (mangled.starts_with("_R")) return demangle_rust_v0(mangled).value_or(std::string(mangled));
   if (!mangled.starts_with("_Z") || mangled.size() > kMaxMangled) return std::string(mangled);
   if (auto rust = demangle_rust_legacy(mangled)) return std::move(*rust);
-  const std::string name(mangled);
+  std::string name(mangled);
   if (expansion_bound(mangled) > kMaxExpansion) return name;
   int status = -1;
   const std::unique_ptr<char, FreeWith<std::free>> text(
