@@ -161,6 +161,39 @@ TEST(AgentReload, OneThatFailsInItsTurnMakesWayForTheOneBefore) {
   EXPECT_EQ(agent.stalls().size(), kept);
 }
 
+// Lines wait for a reader, not for the trace that they are of.
+TEST(AgentReload, WhatIsQueuedForASlowReaderSurvivesARestart) {
+  LOOPTRACE_NEEDS_ROOT();
+  Notified systemd;
+  const std::string rest =
+      "[sampling]\nwindow = 1s\nper_fingerprint = 200\n[budget]\ncpu = 100%\n[trace]\nthreshold = ";
+  Config config(for_victim(rest + "50ms\n"));
+  Trace agent({"agent", "--config", config.path()}, ProcessOptions{false, 0, ""});
+  ASSERT_TRUE(systemd.wait("STATUS=tracing in windows", 10));
+  Victim victim("epoll_sleep", {"--threads", "6", "--count", "14", "--stall-ms", "60", "--gap-ms", "40",
+                                "--delay-ms", "1200"});
+  const auto truth = victim.truth();
+  ASSERT_EQ(truth.size(), 84u);
+  config.write(for_victim(rest + "40ms\n"));
+  agent.process().signal(SIGHUP);
+  ASSERT_TRUE(systemd.wait("STATUS=configuration read", 5));
+  ASSERT_TRUE(systemd.wait("STATUS=tracing in windows", 10));
+  agent.process().read_output();
+  EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+
+  // More than a pipe holds was written by the first trace, or nothing was queued over the restart.
+  ASSERT_EQ(agent.records("looptrace.start/1").size(), 2u);
+  size_t before = 0;
+  for (const std::string& line : agent.process().lines()) {
+    if (before > 0 && line.starts_with("{\"schema\":\"looptrace.start/1\"")) break;
+    before += line.size() + 1;
+  }
+  std::printf("%zu bytes were written before the restart\n", before);
+  EXPECT_GT(before, 80u << 10);
+  EXPECT_EQ(agent.process().errors().find("lost"), std::string::npos) << agent.process().errors();
+  expect_exactly(of_pid(agent.stalls(), victim.pid()), truth, 3 * kMs);
+}
+
 // Between two traces, too. A restart is no end: systemd would kill after its time-out what called itself
 // stopping.
 TEST(AgentReload, AWordToEndIsHeardDuringARestart) {
