@@ -126,8 +126,8 @@ def stalling(build, loops, processes, per_second, seconds):
     dropped = summary.get("dropped", {})
     lost = sum(dropped.get(reason, 0) for reason in STALL_DROPS)
     ledger = summary["stalls_emitted"] + lost == summary["stalls_seen"]
-    # Those that were made, and those that a late machine made. The kernel does not tell of one switch in 100,000 or so: a
-    # stall whose only sleep that was is not certain to be one, and counted as unconfirmed.
+    # Those that were made, and those that a late machine made. One in 10,000 or so is not certain to be a stall, and
+    # counted as unconfirmed.
     least, most = stats["planned"] + stats["over"], stats["planned"] + stats["near"]
     seen, unconfirmed = summary["stalls_seen"], dropped.get("unconfirmed", 0)
     verdict = ("exact" if least <= seen <= most else f"{seen - most} INVENTED" if seen > most else
