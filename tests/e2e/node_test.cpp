@@ -131,5 +131,43 @@ TEST_P(Node, LinesAreThoseThatRan) {
 INSTANTIATE_TEST_SUITE_P(NodeJs, Node, testing::Values("18", "20", "22", "24"),
                          [](const auto& info) { return std::string(info.param); });
 
+const char* const kBusy = R"script(
+function burn() { for (const end = Date.now() + 100; Date.now() < end;); }
+function handler() { burn(); }
+console.log('ready');
+setInterval(handler, 200);
+)script";
+
+// Of a V8 that is not known, only what it tells of itself.
+TEST(NodeUnknown, KeepsTheNamesOfItsPerfMap) {
+  LOOPTRACE_NEEDS_ROOT();
+  const std::string program = node("23");
+  if (program.empty()) GTEST_SKIP() << "no Node.js 23 here (tests/provision runtimes)";
+  Victim victim({program, "--perf-basic-prof", "--interpreted-frames-native-stack", "-e", kBusy}, {});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms", "--duration", "3s"});
+  ASSERT_TRUE(trace.started());
+  EXPECT_EQ(trace.wait(), 0) << trace.process().errors();
+  victim.process().signal(SIGKILL);
+  unlink(("/tmp/perf-" + std::to_string(victim.pid()) + ".map").c_str());
+  size_t warnings = 0, named = 0;
+  for (const json& w : trace.records("looptrace.warning/1")) {
+    warnings += w["code"] == "runtime_unknown" &&
+                w["message"].get<std::string>().find("Node.js 23") != std::string::npos;
+  }
+  EXPECT_EQ(warnings, 1u);
+  for (const json& s : trace.stalls()) {
+    for (const json& stack : s["stacks"]) {
+      std::vector<std::string> jit;
+      for (const json& f : stack["frames"]) {
+        EXPECT_NE(f["kind"], "javascript") << stack.dump();
+        if (f["kind"] == "jit") jit.push_back(f.value("function", ""));
+      }
+      named += jit.size() >= 2 && jit[0] == "burn" && jit[1] == "handler";
+    }
+  }
+  EXPECT_GT(named, 0u);
+}
+
 }  // namespace
 }  // namespace looptrace::test
