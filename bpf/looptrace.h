@@ -383,7 +383,8 @@ struct lt_v8_config {
 
 /* A native frame that a frame pointer led out of and whose slots are those of a JavaScript function. Only the
  * SharedFunctionInfo's type is left to be checked. Resolved in user space, soon: the collector moves objects.
- * Or a frame of HotSpot's interpreter: `shared` is its Method*, `bytecodes` where in the method's code it is.
+ * Or a frame of HotSpot's interpreter: `shared` is its Method*, `bytecodes` (JDK 8: `offset`) where in the
+ * method's code it is.
  */
 struct lt_v8_frame {
 	__u32 user; /* index of its native frame */

@@ -50,7 +50,7 @@ static __always_inline void v8_read_frame(struct v8_walk *w, u32 user, const str
 	w->nframes = at + 1;
 }
 
-/* HotSpot's interpreter keeps the Method* at fp-24 and its place in the bytecodes at fp-64 (JDK 9 and later).
+/* HotSpot's interpreter keeps the Method* at fp-24 and its place in the bytecodes at fp-64, JDK 8's at fp-56.
  */
 static __always_inline void hotspot_read_frame(struct v8_walk *w, u32 user, const struct lt_frame *frame)
 {
@@ -61,11 +61,11 @@ static __always_inline void hotspot_read_frame(struct v8_walk *w, u32 user, cons
 		return;
 	f = &w->frames[at];
 	if (bpf_probe_read_user(&f->shared, 8, (void *)(frame->bp - 24)) ||
-	    bpf_probe_read_user(&f->bytecodes, 8, (void *)(frame->bp - 64)))
+	    bpf_probe_read_user(&f->bytecodes, 16, (void *)(frame->bp - 64)))
 		return;
 	f->user = user;
 	f->pad = 0;
-	f->scope = f->offset = 0;
+	f->scope = 0;
 	w->nframes = at + 1;
 }
 

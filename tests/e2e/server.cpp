@@ -58,10 +58,9 @@ bool right_culprit(const json& truth, const json& stall) {
     return named && culprit.value("line", 0) == truth["line"] &&
            base_name(culprit.value("file", "")) == truth["file"];
   }
-  if (truth.contains("culprit")) {  // compiled code has no lines
-    const int line = culprit.value("line", 0);
+  if (truth.contains("culprit")) {  // running compiled code has no lines but those of definitions
     return function == truth["culprit"] && base_name(culprit.value("file", "")) == truth["file"] &&
-           (line == 0 || line == truth.value("line_if_any", 0));
+           (!culprit.contains("line") || culprit.value("at_definition", false));
   }
   // "evalCommand" may be a tail call of a generic one.
   const std::string stem = wanted.ends_with("Command") ? wanted.substr(0, wanted.size() - 7) : wanted;

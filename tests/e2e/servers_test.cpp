@@ -83,7 +83,7 @@ const Case kCases[] = {
     {"tokio_server", "auto", "--pid", {}},
     {"tokio_server", "always", "--comm", {}},
     {"netty_server", "auto", "--pid", {"--transport", "epoll", "--delay-ms", "4000"}},
-    {"netty_server", "always", "--pid", {"--transport", "nio", "--delay-ms", "4000"}},
+    {"netty_server", "always", "--pid", {"--transport", "nio", "--java", "25", "--delay-ms", "4000"}},
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {

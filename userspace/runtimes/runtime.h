@@ -129,9 +129,9 @@ class Runtime {
   /// There was more of it than cover() takes.
   virtual bool left_code_out() const { return false; }
 
-  /// What lies at an address in that code (for a return address pass address - 1); nothing if it is not
-  /// known.
-  virtual std::optional<Frame> name_code(uint64_t) { return std::nullopt; }
+  /// What lies at an address in that code, or calls what `returns` to it: what was inlined first, the
+  /// function that has the code last. Nothing if it is not known.
+  virtual std::vector<Frame> name_code(uint64_t, bool /*returns*/) { return {}; }
 
   /// The same reads as BPF's of one frame that no unwind table covers.
   virtual std::optional<lt_v8_frame> read_slots(const UnwoundStack::Pointers&) const { return std::nullopt; }

@@ -107,8 +107,9 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       continue;
     }
     if (take_javascript(i)) continue;
-    if (auto frame = runtime ? runtime->name_code(returns ? address - 1 : address) : std::nullopt) {
-      stack.frames.push_back(std::move(*frame));
+    if (auto frames = runtime ? runtime->name_code(address, returns) : std::vector<Frame>();
+        !frames.empty()) {
+      std::move(frames.begin(), frames.end(), std::back_inserter(stack.frames));
       continue;
     }
     if (!process.modules) {

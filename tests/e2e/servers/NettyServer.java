@@ -22,6 +22,8 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * An HTTP server whose handlers block its event loops. Usage: NettyServer epoll|nio PORT LOOPS STALL_MS; /truth gives
@@ -32,7 +34,8 @@ public final class NettyServer extends SimpleChannelInboundHandler<FullHttpReque
   private static long stallMs;
   private static volatile double sink;
 
-  private static volatile int sleepsAt;
+  private static final Object STOCK = new Object();
+  private static volatile int waitsAt;
 
   // The kernel's id of this thread.
   private static String threadId() {
@@ -48,12 +51,13 @@ public final class NettyServer extends SimpleChannelInboundHandler<FullHttpReque
   }
 
   private static void stall(String kind, String culprit, Runnable body) {
+    waitsAt = 0;
     final long start = System.nanoTime();
     body.run();
     final long end = System.nanoTime();
     truths.append("{\"start_ns\":" + start + ",\"end_ns\":" + end + ",\"kind\":\"" + kind + "\",\"culprit\":\"" + culprit +
                   "\",\"function\":\"" + culprit + "\",\"file\":\"NettyServer.java\",\"pid\":" + ProcessHandle.current().pid() +
-                  ",\"tid\":" + threadId() + (kind.equals("sleep") ? ",\"line_if_any\":" + sleepsAt : "") + "}\n");
+                  ",\"tid\":" + threadId() + (waitsAt != 0 ? ",\"line\":" + waitsAt : "") + "}\n");
   }
 
   // So that the JIT compiler takes them on, and the classes that a first call needs are there; none is long enough to
@@ -61,6 +65,7 @@ public final class NettyServer extends SimpleChannelInboundHandler<FullHttpReque
   private static void warmUp() {
     serve("/sleep", 0);
     serve("/cpu", 0);
+    serve("/lock", 0);
     truths.setLength(0);
     for (int i = 0; i < 20000; ++i) {
       callPayment(0);
@@ -71,10 +76,27 @@ public final class NettyServer extends SimpleChannelInboundHandler<FullHttpReque
   static void callPayment(long ms) {
     if (ms == 0) return;
     try {
-      sleepsAt = thisLine(); Thread.sleep(ms);
+      waitsAt = thisLine(); Thread.sleep(ms);
     } catch (InterruptedException e) {
       throw new IllegalStateException(e);
     }
+  }
+
+  // Another thread has the lock for that long.
+  static void reserveStock(long ms) {
+    final CountDownLatch taken = new CountDownLatch(1);
+    new Thread(() -> {
+      synchronized (STOCK) {
+        taken.countDown();
+        LockSupport.parkNanos(ms * 1000000);
+      }
+    }).start();
+    try {
+      taken.await();
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+    waitsAt = thisLine(); synchronized (STOCK) { sink += 1; }
   }
 
   static double priceBasket(long nanoseconds) {
@@ -89,6 +111,7 @@ public final class NettyServer extends SimpleChannelInboundHandler<FullHttpReque
   private static String serve(String path, long ms) {
     switch (path) {
       case "/sleep": stall("sleep", "NettyServer.callPayment", () -> callPayment(ms)); break;
+      case "/lock": stall("lock", "NettyServer.reserveStock", () -> reserveStock(ms)); break;
       case "/cpu": stall("cpu", "NettyServer.priceBasket", () -> sink += priceBasket(ms * 1000000)); break;
       case "/truth": return truths.toString();
     }

@@ -135,7 +135,7 @@ def judge(score, iteration, record):
             answers["culprit"] = bool(culprit) and any(f.get("function", "").startswith(stem) for f in [culprit, *frames])
             return count(score, answers, iteration, record)
         answers["culprit"] = any(function_is(culprit.get("function", ""), name) for name in names)
-        line = stall.get("line", stall.get("line_if_any") if "line" in culprit else None)  # compiled code may have none
+        line = stall.get("line")
         if line and not any(function_is(culprit.get("function", ""), h) for h in stall.get("helpers", ())):
             answers["line"] = answers["culprit"] and culprit.get("line") == line \
                 and culprit.get("file", "").endswith(stall["file"])

@@ -55,26 +55,46 @@ struct PushedWord {
 
 // C2 compiles String.compareTo() in place, with the difference of the lengths pushed meanwhile:
 //   mov eax, n1; sub n1, n2; push n1; cmovle n2, eax; ...; pop rax; jmp done; ...; pop n1; done:
-// n1 is ecx, or edx where the strings' encodings differ.
-std::optional<PushedWord> comparison_at(const std::vector<uint8_t>& code, size_t at) {
-  constexpr std::array<std::array<uint8_t, 8>, 2> kStarts = {
-      {{0x8b, 0xc1, 0x2b, 0xca, 0x51, 0x0f, 0x4e, 0xd0}, {0x8b, 0xc2, 0x2b, 0xd1, 0x52, 0x0f, 0x4e, 0xca}}};
-  constexpr size_t kLongest = 1024;
-  constexpr uint8_t kPopRax = 0x58, kJump = 0xeb;
-  const auto start = std::find_if(kStarts.begin(), kStarts.end(), [&](const auto& bytes) {
-    return at + bytes.size() <= code.size() &&
-           std::equal(bytes.begin(), bytes.end(), code.begin() + static_cast<ptrdiff_t>(at));
-  });
-  if (start == kStarts.end()) return std::nullopt;
-  const uint8_t pop = (*start)[4] + 8;  // of the register that was pushed
-  const size_t last = std::min(code.size(), at + kLongest);
-  for (size_t i = at + start->size(); i + 3 < last; ++i) {
-    if (code[i] != kPopRax || code[i + 1] != kJump || code[i + 2] == 0 || code[i + 2] > INT8_MAX) continue;
-    const size_t done = i + 3 + code[i + 2];
-    if (done <= code.size() && code[done - 1] == pop) return PushedWord{at + 5, i + 1, done};
+// n1 is ecx, or edx where the strings' encodings differ. To be asked in the order of addresses: no end is
+// looked for twice.
+class Comparisons {
+ public:
+  explicit Comparisons(const std::vector<uint8_t>& code) : code_(code) {}
+
+  std::optional<PushedWord> at(size_t at) {
+    constexpr size_t kLongest = 1024;
+    for (Kind& kind : kinds_) {
+      if (at + kind.start.size() > code_.size() ||
+          !std::equal(kind.start.begin(), kind.start.end(), code_.begin() + static_cast<ptrdiff_t>(at)))
+        continue;
+      kind.end = std::max(kind.end, at + kind.start.size());
+      const size_t last = std::min(code_.size(), at + kLongest);
+      while (kind.end + 3 < last && !ends(kind, kind.end)) ++kind.end;
+      if (kind.end + 3 >= last) return std::nullopt;
+      return PushedWord{at + 5, kind.end + 1, done(kind.end)};
+    }
+    return std::nullopt;
   }
-  return std::nullopt;
-}
+
+ private:
+  struct Kind {
+    std::array<uint8_t, 8> start;
+    size_t end = 0;  // there is none before, behind the start that was asked for last
+  };
+
+  size_t done(size_t end) const { return end + 3 + code_[end + 2]; }
+
+  bool ends(const Kind& kind, size_t end) const {
+    constexpr uint8_t kPopRax = 0x58, kJump = 0xeb;
+    const auto pop = static_cast<uint8_t>(kind.start[4] + 8);  // of the register that was pushed
+    return code_[end] == kPopRax && code_[end + 1] == kJump && code_[end + 2] != 0 &&
+           code_[end + 2] <= INT8_MAX && done(end) <= code_.size() && code_[done(end) - 1] == pop;
+  }
+
+  const std::vector<uint8_t>& code_;
+  std::array<Kind, 2> kinds_ = {{{{0x8b, 0xc1, 0x2b, 0xca, 0x51, 0x0f, 0x4e, 0xd0}},
+                                 {{0x8b, 0xc2, 0x2b, 0xd1, 0x52, 0x0f, 0x4e, 0xca}}}};
+};
 
 // Where no code was when the cache was read. It may be compiled by now, and has no frame pointer to go by.
 constexpr lt_row kUnknown{0, LT_ROW_UNSUPPORTED, 0, 0};
@@ -127,15 +147,17 @@ class RowsOfBlob {
   }
 
   // Up to where the frame is complete: push rbp; sub rsp, n. Small frames: sub rsp, n; mov [rsp + m], rbp.
+  // From JDK 19 on, a look at whether the method may be entered comes before the frame counts as complete.
   void prologue() {
     const auto complete = static_cast<size_t>(std::max(blob_.frame_complete, 0));
     if (complete) at(0, kReturnOnTop);
     for (size_t i = 0; i < std::min(complete, code_.size()); ++i) {
-      if (code_[i] == kPushRbp && frame_made(i + 1)) {
+      const size_t pushed = code_[i] == kPushRbp ? 1 : 0, made = frame_made(i + pushed);
+      if (made && pushed) {
         at(i + 1, kPushedRbp);
-        break;
+        at(i + 1 + made, whole());
+        return;
       }
-      const size_t made = frame_made(i);
       if (made && has(i + made, {0x48, 0x89, 0x6c, 0x24})) {
         lt_row without_rbp = whole();
         without_rbp.bp = 0;
@@ -150,8 +172,9 @@ class RowsOfBlob {
   // Epilogues are: add rsp, n; pop rbp; a poll for safepoints; ret.
   void body() {
     constexpr size_t kFarthestReturn = 24;
+    Comparisons comparisons(code_);
     for (size_t i = static_cast<size_t>(std::max(blob_.frame_complete, 0)); i < code_.size(); ++i) {
-      if (const auto pushed = comparison_at(code_, i)) {
+      if (const auto pushed = comparisons.at(i)) {
         lt_row deeper = whole();
         ++deeper.cfa;
         at(pushed->begin, deeper);
@@ -220,28 +243,48 @@ std::optional<CodeCache> CodeCache::of(const VmStructs& structs) {
     complete = complete && offset;
     return offset.value_or(0);
   };
-  l.heaps = structs.address("CodeCache", "_heaps");
-  l.low_bound = structs.address("CodeCache", "_low_bound");
-  l.high_bound = structs.address("CodeCache", "_high_bound");
-  l.array_length = structs.offset("GenericGrowableArray", "_len") ? need("GenericGrowableArray", "_len")
-                                                                  : need("GrowableArrayBase", "_len");
-  l.array_data = need("GrowableArray<int>", "_data");
+  const auto need_number = [&](std::string_view type, std::string_view field, uint64_t base = 0) {
+    const auto width = structs.width(type, field);
+    complete = complete && width;
+    return Number{base + need(type, field), width.value_or(0)};
+  };
   l.memory_low = need("CodeHeap", "_memory") + need("VirtualSpace", "_low");
   l.memory_high = need("CodeHeap", "_memory") + need("VirtualSpace", "_high");
   l.segmap = need("CodeHeap", "_segmap") + need("VirtualSpace", "_low");
   l.log2_segment = need("CodeHeap", "_log2_segment_size");
-  l.length = need("HeapBlock", "_header") + need("HeapBlock::Header", "_length");
-  l.used = need("HeapBlock", "_header") + need("HeapBlock::Header", "_used");
+  l.heap = structs.address("CodeCache", "_heap");
+  if (l.heap) {
+    l.reserved_low = need("CodeHeap", "_memory") + need("VirtualSpace", "_low_boundary");
+    l.reserved_high = need("CodeHeap", "_memory") + need("VirtualSpace", "_high_boundary");
+  } else {
+    l.heaps = structs.address("CodeCache", "_heaps");
+    l.low_bound = structs.address("CodeCache", "_low_bound");
+    l.high_bound = structs.address("CodeCache", "_high_bound");
+    complete = complete && l.heaps && l.low_bound && l.high_bound;
+    l.array_length = structs.offset("GenericGrowableArray", "_len") ? need("GenericGrowableArray", "_len")
+                                                                    : need("GrowableArrayBase", "_len");
+    l.array_data = need("GrowableArray<int>", "_data");
+  }
+  const uint64_t header = need("HeapBlock", "_header");
+  l.length = need_number("HeapBlock::Header", "_length", header);
+  l.used = header + need("HeapBlock::Header", "_used");
   l.header = structs.size("HeapBlock").value_or(0);
   l.name = need("CodeBlob", "_name");
   l.frame_size = need("CodeBlob", "_frame_size");
-  l.frame_complete = need("CodeBlob", "_frame_complete_offset");
-  l.code_begin = need("CodeBlob", "_code_begin");
-  l.code_end = need("CodeBlob", "_code_end");
-  auto method = structs.offset("CompiledMethod", "_method");
-  if (!method) method = structs.offset("nmethod", "_method");
-  l.method = method.value_or(0);
-  if (!complete || !method || !l.heaps || !l.low_bound || !l.high_bound || !l.header) return std::nullopt;
+  l.frame_complete = need_number("CodeBlob", "_frame_complete_offset");
+  // As addresses in JDK 9 to 22.
+  l.by_offset = !structs.offset("CodeBlob", "_code_begin");
+  l.code_begin = need("CodeBlob", l.by_offset ? "_code_offset" : "_code_begin");
+  l.code_end = need("CodeBlob", l.by_offset ? "_data_offset" : "_code_end");
+  // JDK 9 to 22 have a CompiledMethod between the two.
+  l.method = structs.offset("CompiledMethod", "_method") ? need("CompiledMethod", "_method")
+                                                         : need("nmethod", "_method");
+  l.compile_id = need("nmethod", "_compile_id");
+  if (!complete || !l.header) return std::nullopt;
+  l.block = l.header +
+            std::max({l.name, l.frame_size, l.frame_complete.offset, l.code_begin, l.code_end, l.method,
+                      l.compile_id}) +
+            sizeof(uint64_t);
   return cache;
 }
 
@@ -256,17 +299,25 @@ std::optional<CodeBlob> CodeCache::read_blob(const RemoteMemory& memory, uint64_
                                              const std::vector<uint8_t>& block) {
   const auto word = [&](uint64_t offset) { return value_at<uint64_t>(block, layout_.header + offset); };
   const auto number = [&](uint64_t offset) { return value_at<int32_t>(block, layout_.header + offset); };
+  const auto place = [&](uint64_t offset) {
+    return layout_.by_offset ? address + static_cast<uint32_t>(number(offset)) : word(offset);
+  };
   CodeBlob blob;
   blob.address = address;
-  blob.start = word(layout_.code_begin);
-  blob.end = word(layout_.code_end);
+  blob.start = place(layout_.code_begin);
+  blob.end = place(layout_.code_end);
   if (blob.start < address || blob.end > end || blob.start >= blob.end) return std::nullopt;
   blob.frame_words = number(layout_.frame_size);
-  blob.frame_complete = number(layout_.frame_complete);
+  blob.frame_complete = layout_.frame_complete.width == 2
+                            ? value_at<int16_t>(block, layout_.header + layout_.frame_complete.offset)
+                            : number(layout_.frame_complete.offset);
   if (static_cast<int64_t>(blob.frame_complete) > static_cast<int64_t>(blob.end - blob.start))
     return std::nullopt;
   blob.name = blob_name(memory, word(layout_.name));
-  if (is_compiled_method(blob)) blob.method = word(layout_.method);
+  if (is_compiled_method(blob)) {
+    blob.method = word(layout_.method);
+    blob.compile_id = static_cast<uint32_t>(number(layout_.compile_id));
+  }
   return blob;
 }
 
@@ -288,10 +339,7 @@ void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Update& upd
     if (!n) return;
     at += n;
   }
-  std::vector<uint8_t> block(layout_.header +
-                             std::max({layout_.name, layout_.frame_size, layout_.frame_complete,
-                                       layout_.code_begin, layout_.code_end, layout_.method}) +
-                             8);
+  std::vector<uint8_t> block(layout_.block);
   for (size_t i = 0; i < segments;) {
     // The map says how far back a block begins: 0 at its first segment.
     if (segmap[i] == kSegmapFree) return;
@@ -301,7 +349,8 @@ void CodeCache::read_heap(const RemoteMemory& memory, uint64_t heap, Update& upd
     }
     ++update.blocks;
     if (!memory.read(low + (i << log2), block.data(), block.size())) return;
-    const auto length = value_at<uint64_t>(block, layout_.length);
+    const uint64_t length = layout_.length.width == 4 ? value_at<uint32_t>(block, layout_.length.offset)
+                                                      : value_at<uint64_t>(block, layout_.length.offset);
     if (length == 0 || length > segments - i) return;
     const uint64_t address = low + (i << log2) + layout_.header;
     i += length;
@@ -337,15 +386,23 @@ void CodeCache::take_blob(const RemoteMemory& memory, CodeBlob blob, Update& upd
 }
 
 void CodeCache::update(const RemoteMemory& memory) {
-  low_ = memory.pointer(layout_.low_bound);
-  high_ = memory.pointer(layout_.high_bound);
-  const uint64_t heaps = memory.pointer(layout_.heaps);
-  const int count = memory.get<int32_t>(heaps + layout_.array_length).value_or(0);
-  const uint64_t data = memory.pointer(heaps + layout_.array_data);
+  std::vector<uint64_t> heaps;
+  if (layout_.heap) {
+    heaps.push_back(memory.pointer(layout_.heap));
+    low_ = memory.pointer(heaps.front() + layout_.reserved_low);
+    high_ = memory.pointer(heaps.front() + layout_.reserved_high);
+  } else {
+    low_ = memory.pointer(layout_.low_bound);
+    high_ = memory.pointer(layout_.high_bound);
+    const uint64_t array = memory.pointer(layout_.heaps);
+    const int count = memory.get<int32_t>(array + layout_.array_length).value_or(0);
+    const uint64_t data = memory.pointer(array + layout_.array_data);
+    for (int i = 0; i < std::min(count, kMaxHeaps); ++i)
+      heaps.push_back(memory.pointer(data + 8 * static_cast<uint64_t>(i)));
+  }
   Update update;
   if (low_ < high_ && high_ - low_ <= kMaxReserved) {
-    for (int i = 0; i < std::min(count, kMaxHeaps); ++i)
-      read_heap(memory, memory.pointer(data + 8 * static_cast<uint64_t>(i)), update);
+    for (const uint64_t heap : heaps) read_heap(memory, heap, update);
   }
   blobs_ = std::move(update.found);
   left_out_ = update.left_out;
@@ -368,10 +425,10 @@ const CodeBlob* CodeCache::find(uint64_t address) const {
   return address < it->second.blob.end ? &it->second.blob : nullptr;
 }
 
-bool CodeCache::still_holds(const RemoteMemory& memory, const CodeBlob& blob) const {
-  return memory.pointer(blob.address + layout_.code_begin) == blob.start &&
-         memory.pointer(blob.address + layout_.code_end) == blob.end &&
-         (!blob.method || memory.pointer(blob.address + layout_.method) == blob.method);
+bool CodeCache::still_holds(const RemoteMemory& memory, const CodeBlob& blob) {
+  std::vector<uint8_t> block(layout_.block);
+  return memory.read(blob.address - layout_.header, block.data(), block.size()) &&
+         read_blob(memory, blob.address, blob.end, block) == blob;
 }
 
 }  // namespace looptrace::hotspot

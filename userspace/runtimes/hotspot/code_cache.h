@@ -24,6 +24,7 @@ struct CodeBlob {
   std::string name;             ///< "nmethod", "Interpreter", "StubRoutines (1)"
   uint64_t method = 0;          ///< of an nmethod: its Method*
   uint64_t address = 0;         ///< of the CodeBlob itself
+  uint32_t compile_id = 0;      ///< of an nmethod: no other has it
 
   bool operator==(const CodeBlob&) const = default;
 };
@@ -59,16 +60,25 @@ class CodeCache {
   /// The blob at an address, as of the last update.
   const CodeBlob* find(uint64_t address) const;
   /// Whether it is still there: another may have taken its place since.
-  bool still_holds(const RemoteMemory& memory, const CodeBlob& blob) const;
+  bool still_holds(const RemoteMemory& memory, const CodeBlob& blob);
 
  private:
+  struct Number {
+    uint64_t offset = 0;
+    unsigned width = 0;
+  };
   struct Layout {
+    uint64_t heap = 0;                                                       // JDK 8 has one: its address
     uint64_t heaps = 0, low_bound = 0, high_bound = 0;                       // addresses
     uint64_t array_length = 0, array_data = 0;                               // GrowableArray
     uint64_t memory_low = 0, memory_high = 0, segmap = 0, log2_segment = 0;  // CodeHeap
-    uint64_t header = 0, length = 0, used = 0;                               // HeapBlock
-    uint64_t name = 0, frame_size = 0, frame_complete = 0, code_begin = 0, code_end = 0,
-             method = 0;  // CodeBlob
+    uint64_t reserved_low = 0, reserved_high = 0;                            // CodeHeap
+    uint64_t header = 0, used = 0;                                           // HeapBlock
+    Number length;
+    bool by_offset = false;  // begin and end of code are told relative to the CodeBlob, as 32 bits
+    uint64_t name = 0, frame_size = 0, code_begin = 0, code_end = 0, method = 0, compile_id = 0;  // CodeBlob
+    Number frame_complete;
+    size_t block = 0;  // bytes of a block in which all that is
   };
   struct Known {
     CodeBlob blob;

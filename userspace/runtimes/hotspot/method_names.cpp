@@ -15,26 +15,12 @@ constexpr uint16_t kHasLineTable = 1;  // in ConstMethod::_flags
 // Most tables have less than a hundred bytes; how long one is, only its end tells.
 constexpr size_t kUsualLineTable = 1u << 10, kMaxLineTable = 64u << 10;
 
-// HotSpot's UNSIGNED5: up to five bytes of base 192 with 64 carried on.
-std::optional<uint32_t> take_number(std::span<const uint8_t>& rest) {
-  constexpr uint32_t kLow = 192;
-  uint32_t sum = 0;
-  for (unsigned i = 0; i < 5; ++i) {
-    if (rest.empty()) return std::nullopt;
-    const uint32_t byte = rest.front();
-    rest = rest.subspan(1);
-    sum += byte << (6 * i);
-    if (byte < kLow) break;
-  }
-  return sum;
-}
-
 int to_signed(uint32_t value) { return static_cast<int>(value >> 1) ^ -static_cast<int>(value & 1); }
 
 }  // namespace
 
 // Sums are unsigned: what is read may be anything.
-LineLookup line_at(std::span<const uint8_t> table, int index) {
+LineLookup line_at(std::span<const uint8_t> table, int index, Unsigned5 numbers) {
   constexpr uint8_t kEnd = 0, kLong = 0xff;
   uint32_t line = 0, at = 0;
   int found = 0, found_at = -1;
@@ -42,8 +28,8 @@ LineLookup line_at(std::span<const uint8_t> table, int index) {
     const uint8_t byte = table.front();
     table = table.subspan(1);
     if (byte == kLong) {
-      const auto step = take_number(table);
-      const auto lines = take_number(table);
+      const auto step = numbers.take(table);
+      const auto lines = numbers.take(table);
       if (!step || !lines) return {found, false};
       at += static_cast<uint32_t>(to_signed(*step));
       line += static_cast<uint32_t>(to_signed(*lines));
@@ -60,7 +46,7 @@ LineLookup line_at(std::span<const uint8_t> table, int index) {
 }
 
 std::vector<std::string_view> MethodNames::types() {
-  return {"Method", "ConstMethod", "ConstantPool", "Klass", "Symbol"};
+  return {"Method", "ConstMethod", "ConstantPool", "Klass", "InstanceKlass", "Symbol"};
 }
 
 std::optional<MethodNames> MethodNames::of(const VmStructs& structs, int major) {
@@ -77,17 +63,17 @@ std::optional<MethodNames> MethodNames::of(const VmStructs& structs, int major) 
   names.pool_size_ = structs.size("ConstantPool").value_or(0);
   names.pool_length_ = need("ConstantPool", "_length");
   names.holder_ = need("ConstantPool", "_pool_holder");
-  names.source_file_ = structs.offset("ConstantPool", "_source_file_name_index");
-  names.flags_ = structs.offset("ConstMethod", "_flags");
-  names.code_size_ = structs.offset("ConstMethod", "_code_size");
+  names.pool_source_file_ = structs.offset("ConstantPool", "_source_file_name_index");
+  names.class_source_file_ = structs.offset("InstanceKlass", "_source_file_name_index");
+  names.flags_ = structs.offset("ConstMethod", "_flags._flags") ? need("ConstMethod", "_flags._flags")
+                                                                : need("ConstMethod", "_flags");
+  names.code_size_ = need("ConstMethod", "_code_size");
   names.const_method_size_ = structs.size("ConstMethod").value_or(0);
-  constexpr int kFirst = 9, kLast = 19;
-  names.reads_lines_ =
-      major >= kFirst && major <= kLast && names.flags_ && names.code_size_ && names.const_method_size_;
+  names.numbers_ = Unsigned5::of(major);
   names.class_name_ = need("Klass", "_name");
   names.symbol_length_ = need("Symbol", "_length");
   names.symbol_body_ = need("Symbol", "_body");
-  return complete && names.pool_size_ ? std::optional(names) : std::nullopt;
+  return complete && names.pool_size_ && names.const_method_size_ ? std::optional(names) : std::nullopt;
 }
 
 std::string MethodNames::symbol(const RemoteMemory& memory, uint64_t address) const {
@@ -104,23 +90,28 @@ std::string MethodNames::pool_symbol(const RemoteMemory& memory, uint64_t pool, 
   return symbol(memory, memory.pointer(pool + pool_size_ + 8 * uint64_t{index}));
 }
 
-int MethodNames::line(const RemoteMemory& memory, uint64_t const_method, uint64_t bytecode) const {
-  const auto flags = memory.get<uint16_t>(const_method + *flags_);
-  const auto size = memory.get<uint16_t>(const_method + *code_size_);
+void MethodNames::find_line(const RemoteMemory& memory, uint64_t const_method, const Bytecode& bytecode,
+                            Frame& frame) const {
+  const auto flags = memory.get<uint16_t>(const_method + flags_);
+  const auto size = memory.get<uint16_t>(const_method + code_size_);
+  if (!flags || !size || !(*flags & kHasLineTable)) return;
   const uint64_t code = const_method + const_method_size_;
-  if (!flags || !size || !(*flags & kHasLineTable) || bytecode < code || bytecode >= code + *size) return 0;
+  const uint64_t index = bytecode.index ? static_cast<uint64_t>(*bytecode.index) : bytecode.address - code;
+  frame.at_definition = index >= *size;
+  const int wanted = frame.at_definition ? 0 : static_cast<int>(index);
   LineLookup found;
   for (const size_t length : {kUsualLineTable, kMaxLineTable}) {
     std::vector<uint8_t> table(length);
     table.resize(memory.read_some(code + *size, table.data(), length));
-    found = line_at(table, static_cast<int>(bytecode - code));
+    found = line_at(table, wanted, numbers_);
     if (found.whole || table.size() < length) break;
   }
-  return std::max(found.line, 0);
+  frame.line = std::max(found.line, 0);
+  frame.at_definition = frame.at_definition && frame.line;
 }
 
 std::optional<Frame> MethodNames::frame(const RemoteMemory& memory, uint64_t method,
-                                        uint64_t bytecode) const {
+                                        const Bytecode& bytecode) const {
   const uint64_t const_method = memory.pointer(method + const_method_);
   const uint64_t pool = const_method ? memory.pointer(const_method + constants_) : 0;
   if (!pool) return std::nullopt;
@@ -134,11 +125,11 @@ std::optional<Frame> MethodNames::frame(const RemoteMemory& memory, uint64_t met
   frame.kind = FrameKind::jit;
   frame.origin = java_origin(type);
   frame.function = type + "." + name;
-  if (source_file_) {
-    if (const auto file = memory.get<uint16_t>(pool + *source_file_))
-      frame.file = pool_symbol(memory, pool, *file);
-  }
-  if (bytecode && reads_lines_) frame.line = line(memory, const_method, bytecode);
+  const auto file = pool_source_file_    ? memory.get<uint16_t>(pool + *pool_source_file_)
+                    : class_source_file_ ? memory.get<uint16_t>(holder + *class_source_file_)
+                                         : std::nullopt;
+  if (file) frame.file = pool_symbol(memory, pool, *file);
+  find_line(memory, const_method, bytecode, frame);
   return frame;
 }
 

@@ -54,6 +54,14 @@ uint64_t word_at(const Entry& entry, uint64_t offset) {
   return word;
 }
 
+unsigned width_of(std::string_view type) {
+  constexpr std::array<std::pair<std::string_view, unsigned>, 7> kNumbers = {
+      {{"bool", 1}, {"int16_t", 2}, {"u2", 2}, {"int", 4}, {"uint32_t", 4}, {"u4", 4}, {"size_t", 8}}};
+  const auto it =
+      std::find_if(kNumbers.begin(), kNumbers.end(), [&](const auto& n) { return n.first == type; });
+  return it == kNumbers.end() ? 0 : it->second;
+}
+
 }  // namespace
 
 std::string read_text(const RemoteMemory& memory, uint64_t address) {
@@ -79,9 +87,9 @@ std::optional<VmStructs> VmStructs::read(const RemoteMemory& memory, ElfObject& 
 
   const Table fields(memory, libjvm, bias, "gHotSpotVMStructEntry");
   const auto type_name = fields.member("TypeName"), field_name = fields.member("FieldName"),
-             is_static = fields.member("IsStatic"), offset = fields.member("Offset"),
-             address = fields.member("Address");
-  if (!type_name || !field_name || !is_static || !offset || !address) return std::nullopt;
+             type_string = fields.member("TypeString"), is_static = fields.member("IsStatic"),
+             offset = fields.member("Offset"), address = fields.member("Address");
+  if (!type_name || !field_name || !type_string || !is_static || !offset || !address) return std::nullopt;
   fields.each("gHotSpotVMStructs", [&](const auto& entry) {
     const uint64_t name = word_at(entry, *type_name);
     if (!name) return false;
@@ -89,7 +97,8 @@ std::optional<VmStructs> VmStructs::read(const RemoteMemory& memory, ElfObject& 
     if (type.empty()) return true;
     const bool fixed = static_cast<uint32_t>(word_at(entry, *is_static)) != 0;
     structs.fields_[type + "." + read_text(memory, word_at(entry, *field_name))] = {
-        fixed, word_at(entry, fixed ? *address : *offset)};
+        fixed, word_at(entry, fixed ? *address : *offset),
+        width_of(read_text(memory, word_at(entry, *type_string)))};
     return true;
   });
 
@@ -114,6 +123,11 @@ const VmStructs::Field* VmStructs::find(std::string_view type, std::string_view 
 std::optional<uint64_t> VmStructs::offset(std::string_view type, std::string_view field) const {
   const Field* found = find(type, field);
   return found && !found->is_static && found->value < kLargest ? std::optional(found->value) : std::nullopt;
+}
+
+std::optional<unsigned> VmStructs::width(std::string_view type, std::string_view field) const {
+  const Field* found = find(type, field);
+  return found && found->width ? std::optional(found->width) : std::nullopt;
 }
 
 uint64_t VmStructs::address(std::string_view type, std::string_view field) const {

@@ -23,6 +23,8 @@ class VmStructs {
   /// Offset of a member in its structure. Offsets and sizes that no structure has are not told: the tables
   /// may be anyone's.
   std::optional<uint64_t> offset(std::string_view type, std::string_view field) const;
+  /// Of a member that is a number: how many bytes it has, which is not the same in each version.
+  std::optional<unsigned> width(std::string_view type, std::string_view field) const;
   /// Address of a static member; 0 if there is none.
   uint64_t address(std::string_view type, std::string_view field) const;
   std::optional<uint64_t> size(std::string_view type) const;
@@ -31,6 +33,7 @@ class VmStructs {
   struct Field {
     bool is_static = false;
     uint64_t value = 0;  // offset, or address
+    unsigned width = 0;  // 0: no number
   };
   const Field* find(std::string_view type, std::string_view field) const;
 
