@@ -143,6 +143,31 @@ TEST_F(SymbolizerTest, NamesTheVdso) {
   EXPECT_FALSE(vdso->object->rows().empty());
 }
 
+// The mapping has a path, "/dev/zero (deleted)", as that of PHP's JIT.
+TEST_F(SymbolizerTest, CodeInSharedMemoryIsOfNoModule) {
+  constexpr size_t kSize = 4096;
+  void* const code = mmap(nullptr, kSize, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(code, MAP_FAILED);
+  const auto address = reinterpret_cast<uint64_t>(code);
+  const fs::path map = "/tmp/perf-" + std::to_string(getpid()) + ".map";
+  std::ofstream(map) << std::hex << address << " 100 JIT$price_basket\n";
+  SetUp();
+  ASSERT_NE(modules_.find(address), nullptr);
+  EXPECT_NE(modules_.find(address)->path, "");
+  const auto named = frames(address + 0x10), unnamed = frames(address + 0x200);
+  munmap(code, kSize);
+  fs::remove(map);
+  ASSERT_EQ(named.size(), 1u);
+  EXPECT_EQ(named[0].function, "JIT$price_basket");
+  EXPECT_EQ(named[0].kind, FrameKind::jit);
+  EXPECT_EQ(named[0].module, "");
+  EXPECT_FALSE(named[0].guessed);
+  ASSERT_EQ(unnamed.size(), 1u);
+  EXPECT_EQ(unnamed[0].module, "");
+  EXPECT_EQ(unnamed[0].offset, address + 0x200) << "of no file";
+  EXPECT_TRUE(unnamed[0].guessed);
+}
+
 TEST_F(SymbolizerTest, CostOfAStack) {
   std::vector<uint64_t> addresses;
   for (const Module& module : modules_.all())

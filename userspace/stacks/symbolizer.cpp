@@ -94,6 +94,15 @@ std::string_view base_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
 
+// A mapping may have a path that is no file of code: shared memory, in which JIT compilers keep theirs.
+bool is_of_file(std::string_view path) {
+  if (!path.starts_with('/')) return path.starts_with('[');
+  for (const std::string_view memory : {"/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage", "/dev/shm/"}) {
+    if (path.starts_with(memory)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 struct Symbolizer::Impl {
@@ -235,14 +244,16 @@ void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address
   const uint64_t at = address - (is_return_address ? 1 : 0);
   const Module* module = modules.find(at);
   if (!module || !module->object) {
+    const bool of_file = module && is_of_file(module->path);
     Frame frame;
-    if (module) {
-      frame.module = to_utf8(base_name(module->path));
-      frame.origin = module_origin(module->path, false);
+    frame.offset = of_file ? at - module->start : at;
+    if (!impl_->jit(pid, modules, at, frame)) {
+      frame.guessed = true;
+      if (of_file) {
+        frame.module = to_utf8(base_name(module->path));
+        frame.origin = module_origin(module->path, false);
+      }
     }
-    const bool anonymous = !module || module->path.empty() || module->path[0] != '/';
-    frame.offset = module && !anonymous ? at - module->start : at;
-    if (!impl_->jit(pid, modules, at, frame)) frame.guessed = true;
     out.push_back(std::move(frame));
     return;
   }
