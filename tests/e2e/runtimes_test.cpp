@@ -7,7 +7,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 
+#include "../pythons.h"
 #include "harness.h"
 
 namespace looptrace::test {
@@ -82,6 +85,7 @@ TEST_F(PerfMaps, NameCompiledFunctions) {
     ++named;
     EXPECT_EQ(s["culprit"].value("function", ""), "JIT$price_basket") << s.dump();
     EXPECT_EQ(s["culprit"].value("kind", ""), "jit") << s.dump();
+    EXPECT_FALSE(s["culprit"].contains("module")) << s.dump();
     // PHP's compiled code has no frame pointers: what is below it is not known, and that is said.
     for (const json& stack : s["stacks"]) {
       EXPECT_TRUE(!has_frame(stack, "JIT$price_basket") || stack.value("incomplete", false)) << stack.dump();
@@ -110,6 +114,81 @@ TEST_F(PerfMaps, OfAnotherUserAreNotBelieved) {
     }
   }
   EXPECT_GT(seen, 0u);
+}
+
+struct Jit {
+  const char* name;
+  const char* needs;
+  std::vector<std::string> command;
+};
+
+class JitWithoutMap : public testing::TestWithParam<Jit> {};
+
+// As Debian builds them, they write none: then no frame of theirs has a name or a module.
+TEST_P(JitWithoutMap, IsNotTakenForAnythingElse) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (!runs(GetParam().needs)) GTEST_SKIP() << GetParam().needs << " fails: tests/provision e2e";
+  Victim victim(GetParam().command);
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  EXPECT_EQ(victim.truth().size(), 3u);
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  const auto stalls = trace.stalls();
+  EXPECT_EQ(stalls.size(), 3u);
+  size_t of_the_jit = 0;
+  for (const json& s : stalls) {
+    EXPECT_TRUE(s["cause"]["kind"] == "cpu" || s["cause"]["kind"] == "runqueue") << s.dump();
+    for (const json& stack : s.value("stacks", json::array())) {
+      for (const json& frame : stack["frames"]) {
+        if (frame.contains("module") || frame["kind"] == "kernel") continue;
+        ++of_the_jit;
+        EXPECT_FALSE(frame.contains("function")) << frame.dump();
+        EXPECT_TRUE(frame.value("guessed", false)) << frame.dump();
+      }
+    }
+  }
+  EXPECT_GT(of_the_jit, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Runtimes, JitWithoutMap,
+    testing::Values(Jit{"Ruby",
+                        "ruby --yjit -e 'exit(RubyVM::YJIT.enabled?)'",
+                        {"/usr/bin/env", "ruby", "--yjit", victim_file("jit.rb")}},
+                    Jit{"LuaJIT", "luajit -v", {"/usr/bin/env", "luajit", victim_file("jit.lua")}}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// CoreCLR waits on condition variables for sleeps and for locks alike.
+TEST(Dotnet, CausesAreToldApart) {
+  LOOPTRACE_NEEDS_ROOT();
+  const fs::path here = fs::path(cache_directory()) / "dotnet";
+  if (!fs::exists(here / "DotnetWork.dll")) GTEST_SKIP() << "no " << here << "; tests/provision e2e makes it";
+  Victim victim({"/usr/bin/env", "COMPlus_PerfMapEnabled=1", here / "bin/dotnet", here / "DotnetWork.dll"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  const auto truth = victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  fs::remove("/tmp/perf-" + std::to_string(victim.pid()) + ".map");
+  fs::remove("/tmp/perfinfo-" + std::to_string(victim.pid()) + ".map");
+  const auto stalls = trace.stalls();
+  ASSERT_EQ(stalls.size(), truth.size());
+  ASSERT_EQ(truth.size(), 8u);
+  // The library's own Thread.Sleep() has no frame pointer, which hides who called it.
+  const std::map<std::string, std::set<std::string>> culprits = {
+      {"sleep", {"DotnetWork.CallPayment", "DotnetWork.Main"}},
+      {"lock", {"DotnetWork.ReserveStock"}},
+      {"cpu", {"DotnetWork.PriceBasket"}},
+      {"gc", {"DotnetWork.Collect"}}};
+  for (size_t i = 0; i < stalls.size(); ++i) {
+    const json& s = stalls[i];
+    EXPECT_TRUE(s["process"].value("runtime", "").starts_with("dotnet 3.1")) << s["process"].dump();
+    if (s["cause"]["kind"] == "runqueue") continue;
+    EXPECT_EQ(s["cause"]["kind"], truth[i]["kind"]) << s.dump();
+    EXPECT_TRUE(culprits.at(truth[i]["kind"]).contains(s["culprit"].value("function", ""))) << s.dump();
+    EXPECT_FALSE(s["culprit"].contains("module")) << s.dump();
+  }
 }
 
 struct Expected {
