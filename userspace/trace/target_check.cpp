@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -124,7 +125,7 @@ Tables check_tables(const ProcessModules& modules) {
   return t;
 }
 
-Capability check_stacks(const ProcFs& procfs, pid_t pid, const ProcessModules& modules) {
+Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules, Runtime* runtime) {
   size_t whole = 0, walked = 0, running = 0;
   std::map<std::string, size_t> ends;
   std::string example;
@@ -138,7 +139,10 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, const ProcessModules& m
       continue;
     }
     UnwindRegisters registers{place->ip, place->sp, 0, {}, 0, false};
-    const UnwoundStack stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
+    UnwoundStack stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
+    // It may have met code that was compiled since.
+    if (stack.status == LT_UNWIND_UNSUPPORTED && runtime && runtime->cover(modules))
+      stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
     const auto after = place_of(procfs, pid, tid);
     if (!after || after->text != place->text || switches_of(procfs, pid, tid) != before) {
       ++running;
@@ -171,10 +175,11 @@ std::vector<Capability> check_target(const ProcFs& procfs, pid_t pid) {
   std::vector<Capability> found;
   ObjectCache cache;
   auto modules = ProcessModules::load(pid, cache);
+  std::unique_ptr<Runtime> runtime;
   Capability process{"process", modules.has_value(), false, facts->comm + ", " + facts->exe, {}};
   if (modules) {
     std::optional<std::string> warning;
-    const auto runtime = detect_runtime(pid, *modules, warning);
+    runtime = detect_runtime(pid, *modules, warning);
     process.detail += runtime ? ", " + runtime->name() : ", native";
     if (runtime) runtime->cover(*modules);
     if (warning) {
@@ -190,7 +195,7 @@ std::vector<Capability> check_target(const ProcFs& procfs, pid_t pid) {
     Tables tables = check_tables(*modules);
     found.push_back(std::move(tables.rows));
     found.push_back(std::move(tables.files));
-    found.push_back(check_stacks(procfs, pid, *modules));
+    found.push_back(check_stacks(procfs, pid, *modules, runtime.get()));
   }
   for (Capability& c : found) c.name = "pid " + std::to_string(pid) + " " + c.name;
   return found;
