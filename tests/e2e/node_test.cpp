@@ -143,7 +143,10 @@ TEST(NodeUnknown, KeepsTheNamesOfItsPerfMap) {
   LOOPTRACE_NEEDS_ROOT();
   const std::string program = node("23");
   if (program.empty()) GTEST_SKIP() << "no Node.js 23 here (tests/provision runtimes)";
-  Victim victim({program, "--perf-basic-prof", "--interpreted-frames-native-stack", "-e", kBusy}, {});
+  const Directory directory;  // V8 leaves a log where it was started
+  ProcessOptions options;
+  options.directory = directory.path();
+  Victim victim({program, "--perf-basic-prof", "--interpreted-frames-native-stack", "-e", kBusy}, options);
   ASSERT_TRUE(victim.ready()) << victim.process().errors();
   Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms", "--duration", "3s"});
   ASSERT_TRUE(trace.started());
