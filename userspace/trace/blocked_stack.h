@@ -17,7 +17,7 @@ struct BlockedStack {
   InterpreterStack python;
   std::vector<lt_v8_frame> v8;
   std::vector<NamedFrame> javascript;  ///< what they are
-  std::optional<lt_py_task> task;       ///< what they run for
+  std::optional<lt_py_task> task;      ///< what they run for
   std::optional<TaskInfo::Place> task_created_at;
   uint32_t status = LT_UNWIND_OFF;  ///< enum lt_unwind_status
 

@@ -44,7 +44,7 @@ class Hotspot final : public Runtime {
       : memory_(pid),
         version_(std::move(version)),
         code_(std::move(code)),
-        names_(std::move(names)),
+        names_(names),
         debug_(std::move(debug)) {}
 
   std::string name() const override { return "openjdk " + version_.text; }
@@ -150,8 +150,7 @@ std::unique_ptr<Runtime> detect_hotspot(pid_t pid, const ProcessModules& modules
       return nullptr;
     }
     auto debug = DebugInfo::of(*structs, version.major);
-    return std::make_unique<Hotspot>(pid, std::move(version), std::move(*code), std::move(*names),
-                                     std::move(debug));
+    return std::make_unique<Hotspot>(pid, std::move(version), std::move(*code), *names, std::move(debug));
   }
   return nullptr;
 }

@@ -79,7 +79,7 @@ SharedFrame NodeJs::name_running(const StackSlots& slots, const lt_v8_frame& fra
   constexpr int kLongest = 64 << 10;  // bytes of code that are looked through
   const uint64_t pc = slots.addresses[0];
   const auto code_start = static_cast<uint64_t>(node_.layout.bytecodes.code);
-  const SharedFrame unknown = functions_.frame(function, frame.bytecodes, FunctionCache::kDefinition);
+  SharedFrame unknown = functions_.frame(function, frame.bytecodes, FunctionCache::kDefinition);
   handlers_.learn(heap_.memory(), slots.r15, pc);
   std::vector<uint8_t> code(static_cast<size_t>(std::min(length, kLongest)));
   if (!sizes_.known() || length > kLongest ||
