@@ -365,26 +365,30 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   std::vector<const lt_wait*> waits;
   for (uint32_t i = 0; i < std::min<uint32_t>(it.nwaits, LT_MAX_WAITS); ++i) waits.push_back(&it.waits[i]);
   if (it.more.count) waits.push_back(&it.more);
-  const auto live_of = [&](const lt_wait& w) -> std::optional<size_t> {
-    if (!current) return std::nullopt;
-    for (size_t i = 0; i < loop.live.size(); ++i) {
-      if (loop.live[i].nr == w.nr && loop.live[i].key == w.key) return i;
-    }
-    return std::nullopt;
+  struct Source {  // of a stack: one of the two, or neither
+    std::optional<size_t> pending;
+    std::optional<size_t> live;
+    bool operator==(const Source&) const = default;
   };
   // Of hundreds of short waits the longest rarely has a stack: then that of another one.
-  const auto captured = [&](const lt_wait& w) {
-    const auto longest = pending_of(w.capture);
-    return longest || live_of(w) ? longest : pending_of(w.other_capture);
+  const auto source_of = [&](const lt_wait& w) -> Source {
+    if (const auto longest = pending_of(w.capture)) return {longest, {}};
+    for (size_t i = 0; current && i < loop.live.size(); ++i) {
+      if (loop.live[i].nr == w.nr && loop.live[i].key == w.key) return {{}, i};
+    }
+    return {pending_of(w.other_capture), {}};
   };
   for (const lt_wait* w : waits) {
-    if (const auto at = captured(*w); at && !weights[*at].ns) weights[*at] = {w->longest_ns, 1};
+    if (const auto at = source_of(*w).pending; at && !weights[*at].ns) weights[*at] = {w->longest_ns, 1};
   }
+
+  const auto capture_of = [&](const Source& s) -> const RawCapture& {
+    return s.pending ? loop.pending[*s.pending].capture : loop.live[*s.live].capture;
+  };
 
   struct Built {
     Stack stack;
-    std::optional<size_t> pending;
-    std::optional<size_t> live;
+    Source source;
   };
   std::vector<Built> built;
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -396,17 +400,17 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     b.stack.state = sample ? StackState::on_cpu : StackState::blocked;
     b.stack.weight_ns = w.ns;
     b.stack.samples = w.samples;
-    b.pending = i;
+    b.source.pending = i;
     built.push_back(std::move(b));
   }
   for (const lt_wait* w : waits) {
-    const auto live = captured(*w) ? std::nullopt : live_of(*w);
-    if (!live) continue;
+    const Source source = source_of(*w);
+    if (!source.live) continue;
     Built b;
     b.stack.state = StackState::blocked;
     b.stack.weight_ns = w->longest_ns;
     b.stack.samples = 1;
-    b.live = live;
+    b.source = source;
     built.push_back(std::move(b));
   }
   std::stable_sort(built.begin(), built.end(),
@@ -416,17 +420,14 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     return a->total_ns < b->total_ns;
   });
   if (built.size() > kMaxStacks && most != waits.end()) {
-    const auto at = captured(**most);
-    const auto live = at ? std::nullopt : live_of(**most);
-    const auto its = std::find_if(built.begin() + kMaxStacks, built.end(), [&](const Built& b) {
-      return (at && b.pending == at) || (live && b.live == live);
-    });
+    const auto its =
+        std::find_if(built.begin() + kMaxStacks, built.end(),
+                     [&, source = source_of(**most)](const Built& b) { return b.source == source; });
     if (its != built.end()) std::swap(built[kMaxStacks - 1], *its);
   }
   if (built.size() > kMaxStacks) built.resize(kMaxStacks);
   for (Built& b : built) {
-    stacks_.build(b.pending ? loop.pending[*b.pending].capture : loop.live[*b.live].capture, process, b.stack,
-                  modules_stale);
+    stacks_.build(capture_of(b.source), process, b.stack, modules_stale);
     stall.stacks.push_back(std::move(b.stack));
   }
 
@@ -453,10 +454,9 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     if (w->waker_pid && !stranger && (!wait.target || both_ends_here(*wait.target))) {
       wait.woken_by = Peer{w->waker_pid, w->waker_tid, comm_text(w->waker_comm)};
     }
-    const auto at = captured(*w);
-    const auto live = at ? std::nullopt : live_of(*w);
+    const Source source = source_of(*w);
     for (size_t i = 0; i < built.size(); ++i) {
-      if ((at && built[i].pending == at) || (live && built[i].live == live)) wait.stack = i;
+      if (built[i].source == source) wait.stack = i;
     }
     WaitFacts facts;
     const std::string syscall = w->nr >= 0 ? wait.syscall : "";
@@ -479,7 +479,8 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     facts.target = wait.target;
     facts.woken_by = wait.woken_by;
     const std::vector<std::string> kernel =
-        at ? stacks_.kernel_functions(loop.pending[*at].capture) : std::vector<std::string>{};
+        source.pending ? stacks_.kernel_functions(loop.pending[*source.pending].capture)
+                       : std::vector<std::string>{};
     facts.kernel_functions.assign(kernel.begin(), kernel.end());
     j.verdict = judge_wait(facts);
     wait.cause = j.verdict.cause;
@@ -527,7 +528,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   stall.fingerprint = fingerprint(stall, place);
   if (process.runtime && !built.empty()) {
     const Built& of = built[place ? place->stack : 0];
-    const RawCapture& capture = of.pending ? loop.pending[*of.pending].capture : loop.live[*of.live].capture;
+    const RawCapture& capture = capture_of(of.source);
     stall.task = process.runtime->task(capture.python, capture.task ? &*capture.task : nullptr);
     if (stall.task && !stall.task->name.empty()) stall.task->created_at = capture.task_created_at;
   }

@@ -64,10 +64,9 @@ void StallReporter::closed(LoopState* loop, const lt_stall& record) {
   }
   if (has_enough()) return;
   TracedProcess& process = processes_.get(loop->tgid, slot.start_boottime);
-  const bool was_open = loop->open_seq == record.it.seq && !loop->open_id.empty();
   const IterationView view{record.it,        record.end_ns,  record.ended_by,
                            record.poll_kind, record.poll_fd, false};
-  emit(build(*loop, process, view, record.comm, was_open ? loop->open_id : next_id()));
+  emit(build(*loop, process, view, record.comm, id_of(*loop, record.it.seq)));
   loop->turn_to(record.it.seq + 1);  // thousands of loops may never stall again
 }
 
@@ -138,11 +137,10 @@ uint64_t StallReporter::cut(std::span<LoopState> loops, uint64_t began_before_ns
     if (!open || loop.cut_seq == open->booked.it.seq) continue;
     loop.cut_seq = open->booked.it.seq;
     TracedProcess& process = processes_.get(loop.tgid, open->booked.start_boottime);
-    const bool was_open = loop.open_seq == loop.cut_seq && !loop.open_id.empty();
     const lt_poll_call& call = open->booked.loop.call;
     Stall stall =
         build(loop, process, {open->booked.it, open->now_ns, LT_ENDED_POLL, call.kind, call.fd, false},
-              open->booked.comm, was_open ? loop.open_id : next_id());
+              open->booked.comm, id_of(loop, loop.cut_seq));
     stall.ended_by = "window";
     emit(stall);
     ++cut;

@@ -60,6 +60,10 @@ class StallReporter {
   Stall build(LoopState& loop, TracedProcess& process, const IterationView& view,
               const char (&comm)[LT_COMM_LEN], std::string id);
   void emit(const Stall& stall);
+  /// That of its open records, if there were any.
+  std::string id_of(const LoopState& loop, uint64_t seq) {
+    return loop.open_seq == seq && !loop.open_id.empty() ? loop.open_id : next_id();
+  }
   std::string next_id() { return options_.id_prefix + std::to_string(++ids_); }
 
   Options options_;

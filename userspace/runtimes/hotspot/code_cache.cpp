@@ -237,16 +237,9 @@ std::vector<std::string_view> CodeCache::types() {
 std::optional<CodeCache> CodeCache::of(const VmStructs& structs) {
   CodeCache cache;
   Layout& l = cache.layout_;
-  bool complete = true;
-  const auto need = [&](std::string_view type, std::string_view field) {
-    const auto offset = structs.offset(type, field);
-    complete = complete && offset;
-    return offset.value_or(0);
-  };
+  NeededFields need(structs);
   const auto need_number = [&](std::string_view type, std::string_view field, uint64_t base = 0) {
-    const auto width = structs.width(type, field);
-    complete = complete && width;
-    return Number{base + need(type, field), width.value_or(0)};
+    return Number{base + need(type, field), need.width(type, field)};
   };
   l.memory_low = need("CodeHeap", "_memory") + need("VirtualSpace", "_low");
   l.memory_high = need("CodeHeap", "_memory") + need("VirtualSpace", "_high");
@@ -257,10 +250,9 @@ std::optional<CodeCache> CodeCache::of(const VmStructs& structs) {
     l.reserved_low = need("CodeHeap", "_memory") + need("VirtualSpace", "_low_boundary");
     l.reserved_high = need("CodeHeap", "_memory") + need("VirtualSpace", "_high_boundary");
   } else {
-    l.heaps = structs.address("CodeCache", "_heaps");
-    l.low_bound = structs.address("CodeCache", "_low_bound");
-    l.high_bound = structs.address("CodeCache", "_high_bound");
-    complete = complete && l.heaps && l.low_bound && l.high_bound;
+    l.heaps = need.address("CodeCache", "_heaps");
+    l.low_bound = need.address("CodeCache", "_low_bound");
+    l.high_bound = need.address("CodeCache", "_high_bound");
     l.array_length = structs.offset("GenericGrowableArray", "_len") ? need("GenericGrowableArray", "_len")
                                                                     : need("GrowableArrayBase", "_len");
     l.array_data = need("GrowableArray<int>", "_data");
@@ -280,7 +272,7 @@ std::optional<CodeCache> CodeCache::of(const VmStructs& structs) {
   l.method = structs.offset("CompiledMethod", "_method") ? need("CompiledMethod", "_method")
                                                          : need("nmethod", "_method");
   l.compile_id = need("nmethod", "_compile_id");
-  if (!complete || !l.header) return std::nullopt;
+  if (!need.all_found() || !l.header) return std::nullopt;
   l.block = l.header +
             std::max({l.name, l.frame_size, l.frame_complete.offset, l.code_begin, l.code_end, l.method,
                       l.compile_id}) +

@@ -20,12 +20,7 @@ std::vector<std::string_view> DebugInfo::types() {
 
 std::optional<DebugInfo> DebugInfo::of(const VmStructs& structs, int major) {
   DebugInfo info;
-  bool complete = true;
-  const auto need = [&](std::string_view type, std::string_view field) {
-    const auto offset = structs.offset(type, field);
-    complete = complete && offset;
-    return offset.value_or(0);
-  };
+  NeededFields need(structs);
   info.pc_size_ = structs.size("PcDesc").value_or(0);
   info.pc_offset_ = need("PcDesc", "_pc_offset");
   info.pc_scope_ = need("PcDesc", "_scope_decode_offset");
@@ -44,7 +39,7 @@ std::optional<DebugInfo> DebugInfo::of(const VmStructs& structs, int major) {
                                            : need("nmethod", "_scopes_data_offset");
   }
   info.numbers_ = Unsigned5::of(major);
-  if (!complete || info.pc_size_ < sizeof(int32_t)) return std::nullopt;
+  if (!need.all_found() || info.pc_size_ < sizeof(int32_t)) return std::nullopt;
   return info;
 }
 

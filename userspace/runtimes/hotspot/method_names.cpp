@@ -51,12 +51,7 @@ std::vector<std::string_view> MethodNames::types() {
 
 std::optional<MethodNames> MethodNames::of(const VmStructs& structs, int major) {
   MethodNames names;
-  bool complete = true;
-  const auto need = [&](std::string_view type, std::string_view field) {
-    const auto offset = structs.offset(type, field);
-    complete = complete && offset;
-    return offset.value_or(0);
-  };
+  NeededFields need(structs);
   names.const_method_ = need("Method", "_constMethod");
   names.constants_ = need("ConstMethod", "_constants");
   names.name_index_ = need("ConstMethod", "_name_index");
@@ -73,7 +68,8 @@ std::optional<MethodNames> MethodNames::of(const VmStructs& structs, int major) 
   names.class_name_ = need("Klass", "_name");
   names.symbol_length_ = need("Symbol", "_length");
   names.symbol_body_ = need("Symbol", "_body");
-  return complete && names.pool_size_ && names.const_method_size_ ? std::optional(names) : std::nullopt;
+  return need.all_found() && names.pool_size_ && names.const_method_size_ ? std::optional(names)
+                                                                          : std::nullopt;
 }
 
 std::string MethodNames::symbol(const RemoteMemory& memory, uint64_t address) const {

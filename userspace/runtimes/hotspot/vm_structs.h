@@ -41,6 +41,34 @@ class VmStructs {
   std::map<std::string, uint64_t, std::less<>> sizes_;
 };
 
+/// Reads what a reader cannot do without: 0 for what is not in the tables, which all_found() tells at the
+/// end.
+class NeededFields {
+ public:
+  explicit NeededFields(const VmStructs& structs) : structs_(structs) {}
+
+  uint64_t operator()(std::string_view type, std::string_view field) {
+    return found(structs_.offset(type, field));
+  }
+  unsigned width(std::string_view type, std::string_view field) { return found(structs_.width(type, field)); }
+  uint64_t address(std::string_view type, std::string_view field) {
+    const uint64_t address = structs_.address(type, field);
+    all_found_ = all_found_ && address;
+    return address;
+  }
+  bool all_found() const { return all_found_; }
+
+ private:
+  template <typename T>
+  T found(const std::optional<T>& value) {
+    all_found_ = all_found_ && value;
+    return value.value_or(0);
+  }
+
+  const VmStructs& structs_;
+  bool all_found_ = true;
+};
+
 /// A C string of another process, up to 255 bytes; empty if it cannot be read.
 std::string read_text(const RemoteMemory& memory, uint64_t address);
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
 namespace looptrace::v8 {
@@ -14,13 +13,6 @@ constexpr uint64_t kPage = 256u << 10;  // of V8's heap: only what is larger tha
 constexpr uint64_t kFirstPiece = 4u << 10;
 constexpr int kForgetEmpty = 4096;  // searches after which such a page is looked at again
 constexpr int kMostGuesses = 64;    // words that are looked at while the header's map is not known
-
-template <typename T>
-T load(const uint8_t* bytes, int offset) {
-  T value;
-  std::memcpy(&value, bytes + offset, sizeof value);
-  return value;
-}
 
 }  // namespace
 

@@ -2,7 +2,6 @@
 #include "runtimes/v8/compiled_frames.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
@@ -28,11 +27,8 @@ std::optional<int> CompiledFrames::bytecode_offset(const CompiledCode& code, uin
   const Layout& layout = heap_.layout();
   const auto number =
       find_bytecode(heap_.byte_array(code.positions, layout.type.positions, kMaxTable), offset, returns);
-  std::array<uint64_t, 2> head;  // map, length
-  if (!number || !heap_.read(code.made_from, layout.type.bytecodes, head.data(), sizeof head))
-    return std::nullopt;
-  const int length = to_int(head[1]);
-  if (!is_smi(head[1]) || length <= 0 || length > kMaxCode) return std::nullopt;
+  const int length = number ? heap_.length(code.made_from, layout.type.bytecodes).value_or(0) : 0;
+  if (length <= 0 || length > kMaxCode) return std::nullopt;
   std::vector<uint8_t> bytes(static_cast<size_t>(length));
   if (!heap_.memory().read(code.made_from - 1 + static_cast<uint64_t>(layout.bytecodes.code), bytes.data(),
                            bytes.size()))
@@ -66,12 +62,10 @@ bool Deoptimization::is_own(const PositionEntry& entry, int64_t call) const {
 
 std::optional<Deoptimization> CompiledFrames::deoptimization(uint64_t object) {
   const Layout& layout = heap_.layout();
-  std::array<uint64_t, 2> head;  // map, length
   const int first = layout.deoptimization.exits + 3;
-  if (!heap_.read(object, layout.type.deoptimization, head.data(), sizeof head) || !is_smi(head[1]) ||
-      to_int(head[1]) < first || to_int(head[1]) > first + 3 * kMaxExits)
-    return std::nullopt;
-  std::vector<uint64_t> members(static_cast<size_t>(to_int(head[1])));
+  const int length = heap_.length(object, layout.type.deoptimization).value_or(0);
+  if (length < first || length > first + 3 * kMaxExits) return std::nullopt;
+  std::vector<uint64_t> members(static_cast<size_t>(length));
   if (!heap_.memory().read(object - 1 + static_cast<uint64_t>(layout.array.data), members.data(),
                            members.size() * 8))
     return std::nullopt;
@@ -85,10 +79,10 @@ std::optional<Deoptimization> CompiledFrames::deoptimization(uint64_t object) {
   d.eager = to_int(member(layout.deoptimization.exits + 1));
   const int lazy = to_int(member(layout.deoptimization.exits + 2));
   if (d.eager < 0 || lazy < 0 || d.eager > kMaxExits || lazy > kMaxExits ||
-      to_int(head[1]) != first + 3 * (d.eager + lazy))
+      length != first + 3 * (d.eager + lazy))
     return std::nullopt;
   // Of each exit: bytecode, translation, and of a call where it would have returned.
-  for (int at = first + 3 * d.eager; at < to_int(head[1]); at += 3) d.calls.push_back(to_int(member(at + 2)));
+  for (int at = first + 3 * d.eager; at < length; at += 3) d.calls.push_back(to_int(member(at + 2)));
   return d;
 }
 
@@ -114,10 +108,8 @@ std::vector<SharedFrame> CompiledFrames::optimized(const lt_v8_frame& frame, con
     const size_t at = static_cast<size_t>(entry->inlining) * sizeof inlined;
     if (at + sizeof inlined > inlinings.size() || names.size() >= kMaxInlined) return {};
     std::memcpy(&inlined, inlinings.data() + at, sizeof inlined);
-    std::array<uint64_t, 2> head;
-    if (!heap_.read(data->literals, layout.type.literals, head.data(), sizeof head) || !is_smi(head[1]) ||
-        inlined.function < 0 || inlined.function >= to_int(head[1]))
-      return {};
+    const int literals = heap_.length(data->literals, layout.type.literals).value_or(0);
+    if (inlined.function < 0 || inlined.function >= literals) return {};
     lt_v8_frame inner{};
     inner.shared = heap_.word(data->literals, layout.array.data + 8 * inlined.function);
     if ((inner.shared & 3) == 3) inner.shared &= ~uint64_t{2};  // a weak reference

@@ -41,11 +41,7 @@ Function* FunctionCache::find(const lt_v8_frame& frame) {
   const auto size = static_cast<size_t>(layout.shared.size);
   if (size > bytes.size() || !heap_.read(frame.shared, layout.type.shared, bytes.data(), size))
     return nullptr;
-  const auto word = [&](int offset) {
-    uint64_t value = 0;
-    std::memcpy(&value, bytes.data() + offset, sizeof value);
-    return value;
-  };
+  const auto word = [&](int offset) { return load<uint64_t>(bytes.data(), offset); };
   const uint64_t scope = word(layout.shared.scope), script_address = word(layout.shared.script);
   const uint64_t tail = word(layout.shared.size - 8);
   if (scope != frame.scope) return nullptr;  // moved, or gone, since the capture

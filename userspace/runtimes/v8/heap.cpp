@@ -72,10 +72,14 @@ bool Heap::is(uint64_t object, uint16_t type) {
   return read(object, type, &map, sizeof map);
 }
 
-std::vector<uint8_t> Heap::byte_array(uint64_t object, uint16_t type, size_t limit) {
+std::optional<int> Heap::length(uint64_t array, uint16_t type) {
   std::array<uint64_t, 2> head;  // map, length
-  if (!read(object, type, head.data(), sizeof head) || !is_smi(head[1])) return {};
-  const int32_t size = to_int(head[1]);
+  if (!read(array, type, head.data(), sizeof head) || !is_smi(head[1])) return std::nullopt;
+  return to_int(head[1]);
+}
+
+std::vector<uint8_t> Heap::byte_array(uint64_t object, uint16_t type, size_t limit) {
+  const int size = length(object, type).value_or(0);
   if (size <= 0 || static_cast<size_t>(size) > limit) return {};
   std::vector<uint8_t> bytes(static_cast<size_t>(size));
   if (!memory_.read(object - 1 + static_cast<uint64_t>(layout_.array.data), bytes.data(), bytes.size()))

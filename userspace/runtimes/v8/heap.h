@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <string>
@@ -16,6 +17,14 @@ namespace looptrace::v8 {
 inline bool is_object(uint64_t word) { return (word & 3) == 1; }
 inline bool is_smi(uint64_t word) { return (word & 0xffffffff) == 0; }
 inline int32_t to_int(uint64_t smi) { return static_cast<int32_t>(smi >> 32); }
+
+/// A member of an object that was read.
+template <typename T>
+T load(const uint8_t* bytes, int offset) {
+  T value;
+  std::memcpy(&value, bytes + offset, sizeof value);
+  return value;
+}
 
 /// Objects in the heap of another process. The collector may move them between two reads and between the
 /// capture and now: nothing is believed before its type was checked, and all sizes are bounded.
@@ -31,6 +40,9 @@ class Heap {
   uint64_t word(uint64_t object, int offset) const {
     return memory_.pointer(object - 1 + static_cast<uint64_t>(offset));
   }
+
+  /// How many elements an array of that type has; nothing if it is none.
+  std::optional<int> length(uint64_t array, uint16_t type);
 
   /// What a byte array of that type holds; empty if it is none or holds more than `limit` bytes.
   std::vector<uint8_t> byte_array(uint64_t object, uint16_t type, size_t limit);

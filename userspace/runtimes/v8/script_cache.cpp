@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtimes/v8/script_cache.h"
 
-#include <cstring>
-
 namespace looptrace::v8 {
 namespace {
 
 constexpr size_t kMaxScripts = 2048;
 constexpr size_t kMaxBytes = 8u << 20;
 constexpr size_t kMaxName = 4096;
-
-template <typename T>
-T load(const uint8_t* bytes, int offset) {
-  T value;
-  std::memcpy(&value, bytes + offset, sizeof value);
-  return value;
-}
 
 }  // namespace
 
