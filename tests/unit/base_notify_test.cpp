@@ -75,6 +75,29 @@ TEST(SdNotify, TheWatchdogIsFedThriceAnInterval) {
   EXPECT_EQ(fed, 6);
 }
 
+TEST(SdNotify, TheWatchdogWaitsForLongWork) {
+  Listener listener("@looptrace-patience-" + std::to_string(getpid()));
+  ::setenv("WATCHDOG_USEC", "30000000", 1);
+  SdNotify notify;
+  ::unsetenv("WATCHDOG_USEC");
+  constexpr uint64_t kSecond = 1'000'000'000;
+  notify.watchdog(100 * kSecond);
+  EXPECT_EQ(listener.read(), "WATCHDOG=1\n");
+  notify.be_patient();
+  notify.be_patient();
+  EXPECT_EQ(listener.read(), "WATCHDOG_USEC=300000000\n");
+  EXPECT_EQ(listener.read(), "") << "said once";
+  notify.watchdog(101 * kSecond);
+  EXPECT_EQ(listener.read(), "WATCHDOG_USEC=30000000\n");
+  EXPECT_EQ(listener.read(), "WATCHDOG=1\n");
+  notify.watchdog(102 * kSecond);
+  EXPECT_EQ(listener.read(), "") << "as before";
+
+  SdNotify without_watchdog;
+  without_watchdog.be_patient();
+  EXPECT_EQ(listener.read(), "");
+}
+
 TEST(SdNotify, IsSilentWithoutASocket) {
   ::unsetenv("NOTIFY_SOCKET");
   SdNotify().ready("nobody hears it");

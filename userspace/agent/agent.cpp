@@ -218,6 +218,7 @@ Result<void> Run::trace(int signal_fd, const std::string& trouble) {
 // In the worker, on SIGHUP.
 Result<void> Run::reload(WindowKeeper& keeper, Tracer& tracer) {
   notify_.reloading();
+  notify_.be_patient();  // trying loads programs
   std::string trouble;
   if (auto r = outputs_.lines().reopen(); !r) trouble = r.error().message();
   auto fresh = load_agent_config(path_, looptrace_environment());

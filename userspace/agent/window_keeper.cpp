@@ -141,6 +141,7 @@ Result<void> WindowKeeper::keep_attached(Tracer& tracer, uint64_t realtime_ns) {
 }
 
 Result<void> WindowKeeper::end(Tracer& tracer) {
+  notify_.be_patient();  // until the first step of the trace that may follow
   if (tracer.attached()) {
     account(clock_ns(CLOCK_REALTIME));
     if (draining_ && draining_->window.active && !draining_->barrier)

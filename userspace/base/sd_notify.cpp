@@ -9,10 +9,15 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/fd.h"
 
 namespace looptrace {
+
+namespace {
+constexpr uint64_t kPatience = 10;
+}
 
 SdNotify::SdNotify() {
   if (const char* socket = std::getenv("NOTIFY_SOCKET")) socket_ = socket;
@@ -39,9 +44,20 @@ void SdNotify::stopping() { send("STOPPING=1\n"); }
 void SdNotify::status(const std::string& status) { send("STATUS=" + status + "\n"); }
 
 void SdNotify::watchdog(uint64_t now_ns) {
-  if (!watchdog_ns_ || now_ns - last_ns_ < watchdog_ns_ / 3) return;
+  if (!watchdog_ns_ || (!patient_ && now_ns - last_ns_ < watchdog_ns_ / 3)) return;
+  if (std::exchange(patient_, false)) send_interval(1);
   last_ns_ = now_ns;
   send("WATCHDOG=1\n");
+}
+
+void SdNotify::be_patient() {
+  if (!watchdog_ns_ || std::exchange(patient_, true)) return;
+  send_interval(kPatience);
+}
+
+// A new interval begins at once.
+void SdNotify::send_interval(uint64_t times) const {
+  send("WATCHDOG_USEC=" + std::to_string(watchdog_ns_ / 1000 * times) + "\n");
 }
 
 void SdNotify::send(const std::string& message) const {
