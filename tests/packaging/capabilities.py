@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -58,17 +59,28 @@ class UnderFourCapabilities(unittest.TestCase):
         return done
 
     def stalls_seen(self, name, *arguments, **options):
-        """Starts looptrace, then, when its first record says that it is attached, the victim. Both's stalls, and all records."""
+        """Starts looptrace, then, when its first record says that it is attached, the victim. Both's stalls, and all records:
+        until they hold all stalls, or ten seconds are over, and then to the end."""
         tracer = subprocess.Popen(confined(FOUR, self.looptrace, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        first = tracer.stdout.readline()
+        records = [json.loads(tracer.stdout.readline())]
+        reader = threading.Thread(target=lambda: records.extend(map(json.loads, tracer.stdout)))
+        reader.start()
         victim = Victim(name, **options)
+
+        def closed_stalls():
+            return [r for r in list(records) if r["schema"] == "looptrace.stall/1" and r["state"] == "closed"
+                    and r["process"]["pid"] == victim.pid]
+
         truth = victim.stalls()
-        time.sleep(3)
+        end = time.monotonic() + 10
+        while len(closed_stalls()) < len(truth) and time.monotonic() < end:
+            time.sleep(0.1)
         tracer.send_signal(signal.SIGINT)
-        out, errors = tracer.communicate(timeout=60)
+        reader.join(60)
+        with tracer:
+            errors = tracer.stderr.read()
         self.assertEqual(tracer.returncode, 0, errors)
-        records = [json.loads(line) for line in (first + out).splitlines()]
-        closed = [r for r in records if r["schema"] == "looptrace.stall/1" and r["state"] == "closed" and r["process"]["pid"] == victim.pid]
+        closed = closed_stalls()
         self.assertEqual(len(closed), len(truth), errors)
         return closed, truth, records
 
@@ -87,7 +99,7 @@ class UnderFourCapabilities(unittest.TestCase):
         self.assertEqual(found["tracefs"], os.path.exists("/sys/kernel/tracing/events"))
 
     def test_check_of_a_process(self):
-        victim = Victim("epoll_sleep", count=0, delay_ms=4000)
+        victim = Victim("epoll_sleep", count=0, delay_ms=2500)
         said = self.run_confined("check", "-p", str(victim.pid)).stdout
         victim.stalls()
         about_it = [line for line in said.splitlines() if f"pid {victim.pid}" in line]
@@ -95,7 +107,7 @@ class UnderFourCapabilities(unittest.TestCase):
         self.assertTrue(all(line.startswith("yes") for line in about_it), said)
 
     def test_list(self):
-        victim = Victim("epoll_sleep", count=0, delay_ms=6000)
+        victim = Victim("epoll_sleep", count=0, delay_ms=4000)
         time.sleep(0.3)
         listed = self.run_confined("list", "-p", str(victim.pid), "-d", "1s", "-f", "json").stdout
         victim.stalls()
@@ -105,7 +117,7 @@ class UnderFourCapabilities(unittest.TestCase):
         for name, hook in (("epoll_sleep", "auto"), ("epoll_cpu", "auto"), ("epoll_sleep", "always")):
             with self.subTest(victim=name, hook=hook):
                 closed, truth, _ = self.stalls_seen(name, "-c", f"victim_{name}"[:15], "-f", "json", "--hook", hook,
-                                                    count=3, stall_ms=150, gap_ms=250, delay_ms=2000)
+                                                    count=3, stall_ms=150, gap_ms=250, delay_ms=1000)
                 for record, real in zip(closed, truth):
                     self.assertGreaterEqual(record["duration_ns"], real["end_ns"] - real["start_ns"])
                     functions = {frame.get("function") for stack in record["stacks"] for frame in stack["frames"]}
@@ -117,7 +129,7 @@ class UnderFourCapabilities(unittest.TestCase):
             conf.write('[targets]\ncomm = ["victim_epoll_sl"]\n[sampling]\nwindow = "2s"\n[budget]\ncpu = "50%"\n[metrics]\nlisten = ""\n')
             conf.flush()
             os.chmod(conf.name, 0o644)
-            _, _, records = self.stalls_seen("epoll_sleep", "agent", "--config", conf.name, count=4, stall_ms=150, gap_ms=400, delay_ms=2000)
+            _, _, records = self.stalls_seen("epoll_sleep", "agent", "--config", conf.name, count=4, stall_ms=150, gap_ms=400, delay_ms=1000)
         self.assertTrue([r for r in records if r["schema"] == "looptrace.window/1" and r["active"] and r["seen"]])
 
     def test_one_capability_less(self):

@@ -20,7 +20,7 @@ import urllib.parse
 from support import ROOT, fetch, free_port, running, stalling_servers, wait_for
 
 looptrace, victims = sys.argv[1], pathlib.Path(sys.argv[2])
-SECONDS = 22  # of scraping
+SECONDS = 12  # of scraping
 OTHERS_NAMES = {"up"}  # Prometheus' own
 # Only `looptrace agent` has these; the rest must be there without it, too.
 AGENTS_NAMES = re.compile(r"looptrace_(agent_(bpf|budget|config)|window|stalls_sampled)")

@@ -12,7 +12,7 @@ modules = need_node_modules()
 looptrace, victims = sys.argv[1], pathlib.Path(sys.argv[2])
 with tempfile.TemporaryDirectory(prefix="looptrace-sql-") as work:
     records = pathlib.Path(work) / "records.jsonl"
-    with stalling_servers(victims, 10) as pids:
+    with stalling_servers(victims, 7) as pids:
         targets = [word for pid in pids for word in ("-p", str(pid))]
-        subprocess.run([looptrace, *targets, "-d", "7s", "-i", "1s", "-f", "json", "-o", records], check=True)
+        subprocess.run([looptrace, *targets, "-d", "4s", "-i", "1s", "-f", "json", "-o", records], check=True)
     sys.exit(subprocess.run(["node", ROOT / "tests/pipelines/sql.mjs", modules, records]).returncode)
