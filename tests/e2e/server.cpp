@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <set>
+#include <thread>
 
 namespace looptrace::test {
 
@@ -165,6 +167,11 @@ Server::~Server() {
   if (!process_.ended() && process_.signal(SIGTERM)) process_.wait(15);
 }
 
+void Server::begin(double after_seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(after_seconds));
+  process_.signal(SIGUSR1);
+}
+
 bool Server::not_installed() {
   const bool skipped = !ready() && process_.wait(20) == 77;
   if (skipped) std::fprintf(stderr, "%s", process_.errors().c_str());
@@ -180,9 +187,9 @@ std::pair<long, int> Server::system_call() const {
 }
 
 int Server::loop_fd() {
-  if (info_.contains("workers")) return -1;
+  if (info_.contains("workers") || loop_kind() != "epoll") return -1;
   const uint64_t end = monotonic_ns() + 2'000'000'000;
-  while (loop_fd_ < 0 && monotonic_ns() < end) {
+  while (loop_fd_ < 0 && !process_.ended() && monotonic_ns() < end) {
     const auto [number, fd] = system_call();
     if (number == SYS_epoll_wait || number == SYS_epoll_pwait || number == SYS_epoll_pwait2) loop_fd_ = fd;
     usleep(200);

@@ -8,12 +8,15 @@
 
 namespace looptrace::test {
 
-/// A fixture of servers/ that is ready: its server answers, its clients begin after --delay-ms.
+/// A fixture of servers/ that is ready: its server answers; its stalls begin after --delay-ms, at the latest.
 class Server {
  public:
   explicit Server(const std::string& name, std::vector<std::string> args = {});
   ~Server();  ///< a fixture that is still running is told to clear up
   bool ready() const { return !info_.is_null(); }
+  /// Tells that the trace has begun: no need to wait for --delay-ms. Where a tracer needs healthy polls to
+  /// know the loop, or a program to get warm, some time after.
+  void begin(double after_seconds = 0);
   /// Why it is not ready; a server that is not installed exits with 77.
   bool not_installed();
   std::string errors() { return process_.errors(); }
@@ -23,7 +26,7 @@ class Server {
   const json& info() const { return info_; }
   std::string loop_kind() const { return info_.value("loop_kind", "epoll"); }
   /// Descriptor of the main thread's own poll, as /proc shows it while the thread sleeps there; -1 where
-  /// others poll.
+  /// others poll, or it does not with epoll.
   int loop_fd();
   /// What system call the main thread is in, and on what descriptor; -1 while it runs.
   std::pair<long, int> system_call() const;

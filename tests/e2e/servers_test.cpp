@@ -14,6 +14,7 @@ struct Case {
   const char* hook;
   const char* selector;  // --pid, --comm, --exe
   std::vector<std::string> args;
+  double begin_after = 0;  // seconds of the trace
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -34,7 +35,7 @@ TEST_P(Servers, EachStallIsReportedOnceAndRight) {
   LOOPTRACE_NEEDS_ROOT();
   const Case& c = GetParam();
   std::vector<std::string> args = {"--count",  "2",  "--stall-ms", "150",
-                                   "--gap-ms", "80", "--delay-ms", "1500"};
+                                   "--gap-ms", "80", "--delay-ms", "20000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Server server(c.server, args);
   if (server.not_installed()) GTEST_SKIP() << server.errors();
@@ -45,6 +46,7 @@ TEST_P(Servers, EachStallIsReportedOnceAndRight) {
   if (server.loop_kind() == "epoll" && !server.info().contains("workers")) {
     EXPECT_GE(server.loop_fd(), 0);
   }
+  server.begin(c.begin_after);
   const auto truth = server.truth();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   EXPECT_FALSE(truth.empty());
@@ -66,10 +68,10 @@ const Case kCases[] = {
     {"asyncio_server", "always", "--pid", {"--loop", "uvloop"}},
     {"aiohttp_server", "auto", "--pid", {}},
     {"aiohttp_server", "always", "--pid", {}},
-    {"plain_loop_server", "auto", "--pid", {"--loop", "poll", "--delay-ms", "3000"}},
-    {"plain_loop_server", "always", "--pid", {"--loop", "poll", "--delay-ms", "3000"}},
-    {"plain_loop_server", "auto", "--pid", {"--loop", "select", "--delay-ms", "3000"}},
-    {"plain_loop_server", "always", "--pid", {"--loop", "select", "--delay-ms", "3000"}},
+    {"plain_loop_server", "auto", "--pid", {"--loop", "poll"}, 2},
+    {"plain_loop_server", "always", "--pid", {"--loop", "poll"}, 2},
+    {"plain_loop_server", "auto", "--pid", {"--loop", "select"}, 2},
+    {"plain_loop_server", "always", "--pid", {"--loop", "select"}, 2},
     {"gil_server", "auto", "--pid", {}},
     {"gil_server", "always", "--pid", {}},
     {"redis_server", "auto", "--pid", {}},
@@ -82,8 +84,8 @@ const Case kCases[] = {
     {"node_server", "always", "--comm", {}},
     {"tokio_server", "auto", "--pid", {}},
     {"tokio_server", "always", "--comm", {}},
-    {"netty_server", "auto", "--pid", {"--transport", "epoll", "--delay-ms", "4000"}},
-    {"netty_server", "always", "--pid", {"--transport", "nio", "--java", "25", "--delay-ms", "4000"}},
+    {"netty_server", "auto", "--pid", {"--transport", "epoll"}, 2},
+    {"netty_server", "always", "--pid", {"--transport", "nio", "--java", "25"}, 2},
 };
 
 std::string name_of(const testing::TestParamInfo<Case>& info) {

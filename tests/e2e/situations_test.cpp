@@ -48,7 +48,7 @@ class AttachedInTheMiddle : public testing::TestWithParam<MidStall> {};
 TEST_P(AttachedInTheMiddle, NothingIsInventedAndTheNextAreRight) {
   LOOPTRACE_NEEDS_ROOT();
   const MidStall& c = GetParam();
-  Server server(c.server, {"--count", "3", "--stall-ms", "900", "--gap-ms", "300", "--delay-ms", "200"});
+  Server server(c.server, {"--count", "2", "--stall-ms", "900", "--gap-ms", "300", "--delay-ms", "200"});
   if (server.not_installed()) GTEST_SKIP() << server.errors();
   ASSERT_TRUE(server.ready()) << server.errors();
   const int loop_fd = server.loop_fd();
@@ -80,12 +80,13 @@ INSTANTIATE_TEST_SUITE_P(E2e, AttachedInTheMiddle, testing::ValuesIn(kMidStalls)
 
 TEST(Situations, WorkersThatAreForkedAndExecutedLaterAreFoundByTheirName) {
   LOOPTRACE_NEEDS_ROOT();
-  Server parent("tornado_workers", {"--count", "2", "--gap-ms", "400", "--delay-ms", "1500"});
+  Server parent("tornado_workers", {"--count", "2", "--gap-ms", "400", "--delay-ms", "20000"});
   if (parent.not_installed()) GTEST_SKIP() << parent.errors();
   ASSERT_TRUE(parent.ready()) << parent.errors();
   Trace trace({"--comm", "tornado-w*", "--threshold", "50ms"});
   ASSERT_TRUE(trace.started());
   const uint64_t from = monotonic_ns();
+  parent.begin();
   const auto truth = parent.truth();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   EXPECT_EQ(truth.size(), 4u);
@@ -117,16 +118,17 @@ TEST(Situations, HealthyServersUnderLoadHaveNoStalls) {
 TEST(Situations, SeveralServersAtOnceWithoutASelector) {
   LOOPTRACE_NEEDS_ROOT();
   const Servers servers = start_all({"tornado_psycopg2", "aiohttp_server", "redis_server", "node_server"},
-                                    {"--count", "2", "--gap-ms", "150", "--delay-ms", "9000"});
+                                    {"--count", "2", "--gap-ms", "150", "--delay-ms", "30000"});
   if (servers.empty()) GTEST_SKIP() << "no server is installed";
   Trace trace({"--threshold", "50ms"});
   ASSERT_TRUE(trace.started());
   const uint64_t from = monotonic_ns();
+  for (const auto& server : servers) server->loop_fd();
+  // The tables of a whole host's processes are read first.
+  std::this_thread::sleep_for(std::chrono::seconds(4));
+  for (const auto& server : servers) server->begin();
   std::vector<std::vector<json>> truths;
-  for (const auto& server : servers) {
-    server->loop_fd();
-    truths.push_back(server->truth());
-  }
+  for (const auto& server : servers) truths.push_back(server->truth());
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   const auto stalls = trace.stalls();
   for (size_t i = 0; i < servers.size(); ++i) {

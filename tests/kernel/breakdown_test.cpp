@@ -30,7 +30,8 @@ struct Traced {
 Traced trace_victim(const std::string& name, std::vector<std::string> args,
                     const std::function<void(Victim&)>& meanwhile = {},
                     const std::function<void(Victim&)>& after = {}) {
-  std::vector<std::string> all = {"--count", "3", "--stall-ms", "80", "--gap-ms", "40", "--delay-ms", "1000"};
+  std::vector<std::string> all = {"--count",  "3",  "--stall-ms", "80",
+                                  "--gap-ms", "40", "--delay-ms", "20000"};
   all.insert(all.end(), args.begin(), args.end());
   Victim victim(name, all);
   Traced t;
@@ -43,6 +44,7 @@ Traced trace_victim(const std::string& name, std::vector<std::string> args,
   Trace trace({"--pid", std::to_string(victim.pid())});
   EXPECT_TRUE(trace.started());
   if (meanwhile) meanwhile(victim);
+  victim.begin();
   t.truth = victim.truth();
   t.skipped = victim.skipped();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -68,6 +69,8 @@ class Victim {
   Process& process() { return process_; }
   pid_t pid() const { return process_.pid(); }
   bool ready() const { return ready_; }
+  /// Tells that the trace has begun: no need to wait for --delay-ms.
+  void begin() { process_.signal(SIGUSR1); }
   /// Waits for its end and reads the stalls it logged. `skipped` if this kernel refuses what it needs.
   std::vector<json> truth();
   /// The first line that has `key`: what a victim tells of itself besides its stalls.

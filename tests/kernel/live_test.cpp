@@ -52,13 +52,14 @@ class Live : public testing::TestWithParam<Case> {};
 
 // One run; how late its latest open record came.
 uint64_t watch(const Case& c) {
-  std::vector<std::string> args = {"--delay-ms", "1000"};
+  std::vector<std::string> args = {"--delay-ms", "20000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   EXPECT_TRUE(victim.ready()) << victim.process().errors();
   const uint64_t threshold = c.threshold_ms * kMs;
   Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", std::to_string(c.threshold_ms) + "ms"});
   EXPECT_TRUE(trace.started());
+  victim.begin();
   if (!c.ends) {
     // The record of ten times the threshold is the last that is asked for.
     const uint64_t end = monotonic_ns() + 5000 * kMs;
@@ -188,12 +189,13 @@ class EndedBy : public testing::TestWithParam<Ending> {};
 TEST_P(EndedBy, ClosesTheIterationThatNoPollEnds) {
   LOOPTRACE_NEEDS_ROOT();
   const Ending& c = GetParam();
-  std::vector<std::string> args = {"--delay-ms", "1000", "--stall-ms", "120"};
+  std::vector<std::string> args = {"--delay-ms", "20000", "--stall-ms", "120"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   ASSERT_TRUE(victim.ready());
   Trace trace({"--pid", std::to_string(victim.pid())});
   ASSERT_TRUE(trace.started());
+  victim.begin();
   const auto truth = victim.truth();
   EXPECT_EQ(trace.stop(), 0);
   const auto stalls = of_pid(trace.stalls(), victim.pid());

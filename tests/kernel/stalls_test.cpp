@@ -22,7 +22,7 @@ TEST_P(Stalls, AreReportedExactly) {
   LOOPTRACE_NEEDS_ROOT();
   const Case& c = GetParam();
   std::vector<std::string> args = {"--count",  "10", "--stall-ms", "80",
-                                   "--gap-ms", "60", "--delay-ms", "1000"};
+                                   "--gap-ms", "60", "--delay-ms", "20000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim(c.victim, args);
   if (!victim.ready()) {
@@ -32,6 +32,7 @@ TEST_P(Stalls, AreReportedExactly) {
   }
   Trace trace({"--pid", std::to_string(victim.pid()), "--hook", c.hook, "--threshold", "50ms"});
   ASSERT_TRUE(trace.started());
+  if (c.args.empty() || c.args[0] != "--delay-ms") victim.begin();
   const auto truth = victim.truth();
   if (victim.skipped()) GTEST_SKIP() << "this kernel refuses what " << c.victim << " needs";
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
@@ -49,9 +50,10 @@ TEST(Bursts, OfStallsJustOverAShortThresholdLoseNone) {
   for (const auto& [threshold, stall] : {std::pair{"10ms", "12"}, {"20ms", "23"}, {"50ms", "56"}}) {
     SCOPED_TRACE(threshold);
     Victim victim("epoll_cpu",
-                  {"--count", "40", "--stall-ms", stall, "--gap-ms", "40", "--delay-ms", "1000"});
+                  {"--count", "40", "--stall-ms", stall, "--gap-ms", "40", "--delay-ms", "20000"});
     Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", threshold});
     ASSERT_TRUE(trace.started());
+    victim.begin();
     const auto truth = victim.truth();
     EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
     EXPECT_EQ(truth.size(), 40u);
@@ -75,6 +77,7 @@ const Case kCases[] = {
     {"epoll_mixed", "always", "sleep", {}},
     {"poll_loop", "auto", "", {}},
     {"poll_loop", "always", "", {}},
+    // Which of its polls is the loop shows after a while.
     {"select_loop", "auto", "", {"--delay-ms", "2500"}},
     {"select_loop", "always", "", {"--delay-ms", "2500"}},
     {"io_uring_loop", "auto", "", {}},
@@ -95,10 +98,10 @@ const Case kCases[] = {
     {"tcp_client_wait", "auto", "network", {"--flavour", "tcp6"}},
     {"tcp_client_wait", "auto", "network", {"--flavour", "udp"}},
     {"tcp_client_wait", "auto", "network", {"--flavour", "unix"}},
-    {"epoll_busy_short", "auto", "", {"--work-us", "200"}},
-    {"epoll_busy_short", "always", "", {"--work-us", "200"}},
-    {"epoll_busy_short", "auto", "", {"--work-us", "20000"}},
-    {"epoll_busy_short", "auto", "", {"--work-us", "40000"}},
+    {"epoll_busy_short", "auto", "", {"--delay-ms", "1000", "--work-us", "200"}},
+    {"epoll_busy_short", "always", "", {"--delay-ms", "1000", "--work-us", "200"}},
+    {"epoll_busy_short", "auto", "", {"--delay-ms", "1000", "--work-us", "20000"}},
+    {"epoll_busy_short", "auto", "", {"--delay-ms", "1000", "--work-us", "40000"}},
     {"epoll_busy_stall", "auto", "", {}},
     {"epoll_busy_stall", "auto", "", {"--flavour", "cpu"}},
     {"epoll_busy_stall", "always", "", {"--flavour", "cpu"}},

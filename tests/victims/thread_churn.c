@@ -17,7 +17,7 @@ int main(int argc, char **argv) {
   const struct options o = parse_options(argc, argv, (struct options){.count = 20, .threads = 4});
   pthread_t *threads = calloc((size_t)o.threads, sizeof(*threads));
   say_ready();
-  sleep_ns(ms(o.delay_ms));
+  for (const uint64_t end = now_ns() + ms(o.delay_ms); now_ns() < end && !was_told();) sleep_ns(ms(TICK_MS));
   for (int round = 0; round < o.count; round++) {
     for (int i = 0; i < o.threads; i++) threads[i] = start_thread(short_life, (void *)&o, "churn");
     for (int i = 0; i < o.threads; i++) pthread_join(threads[i], 0);

@@ -3,8 +3,9 @@
 // Include it first, for _GNU_SOURCE.
 //
 // Every victim takes --count N --stall-ms M --gap-ms G --delay-ms D --threads N --work-us K --depth D
-// --flavour F --dir PATH, as far as it has a use for them. Before the first stall (--delay-ms) and between
-// stalls (--gap-ms) a loop polls every 5 ms. Exit 77: this kernel refuses what the victim needs (see stderr).
+// --flavour F --dir PATH, as far as it has a use for them. Before the first stall (--delay-ms, which SIGUSR1
+// cuts short) and between stalls (--gap-ms) a loop polls every 5 ms. Exit 77: this kernel refuses what the
+// victim needs (see stderr).
 //
 // It prints "ready PID" first and its log last (read it all the while: a full pipe is a stall too):
 //   {"start_ns","end_ns","cpu_ns","run_ns","runq_ns","kind","fn","file","line","pid","tid","comm"}   a stall
@@ -29,6 +30,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -117,8 +119,18 @@ static UNUSED struct options parse_options(int argc, char **argv, struct options
         exit(2);
     }
   }
-  alarm(LONGEST_RUN_S);  // none outlives a test run that forgot it
+  sigset_t told;
+  sigemptyset(&told);
+  sigaddset(&told, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &told, 0);  // stays pending, and interrupts no poll
+  alarm(LONGEST_RUN_S);              // none outlives a test run that forgot it
   return o;
+}
+
+// SIGUSR1 has come: whoever waits for --delay-ms need not.
+static inline bool was_told(void) {
+  sigset_t pending;
+  return !sigpending(&pending) && sigismember(&pending, SIGUSR1) == 1;
 }
 
 static inline bool flavour_is(const struct options *o, const char *name) { return !strcmp(o->flavour, name); }
@@ -245,6 +257,7 @@ static UNUSED void print_truths(void) {
 struct schedule {
   const struct options *options;
   int left;
+  bool begun;
   uint64_t start_ns, next_ns, iterations;
 };
 
@@ -257,6 +270,11 @@ static inline struct schedule schedule_start(const struct options *o) {
 // Called once an iteration, after the poll.
 static inline bool stall_is_due(struct schedule *s) {
   s->iterations++;
+  if (!s->begun && (now_ns() >= s->next_ns || was_told())) {
+    const uint64_t soon = now_ns() + ms(s->options->gap_ms);
+    if (soon < s->next_ns) s->next_ns = soon;
+    s->begun = true;
+  }
   return s->left > 0 && now_ns() >= s->next_ns;
 }
 

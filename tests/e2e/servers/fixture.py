@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the server fixtures share.
 
-A fixture is a program that starts a real server on a free port, waits --delay-ms, makes each of its routes stall
---count times for --stall-ms with healthy requests for --gap-ms in between, stops everything and exits 0.
+A fixture is a program that starts a real server on a free port, waits --delay-ms or until SIGUSR1 says that the trace
+has begun, makes each of its routes stall --count times for --stall-ms with healthy requests for --gap-ms in between,
+stops everything and exits 0.
 It prints first  ready {"pid", "comm", "port", ...}  of the process that has the loop, and one JSON object a stall:
 {"start_ns", "end_ns", "kind", "function", "file", "line", "pid", "tid"}, times in CLOCK_MONOTONIC; where the ends of a
 stall are seen from outside only, "least_ns" and "most_ns" say between what it lasted. --count 0 makes none: healthy
@@ -30,6 +31,7 @@ PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
 SKIP = 77
 
 _truths = []
+_told = threading.Event()  # that the trace has begun
 
 
 class stall:
@@ -81,6 +83,7 @@ def need_cached(name):
 
 def parse_options(**defaults):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves the with statements, which clear up
+    signal.signal(signal.SIGUSR1, lambda *_: _told.set())
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=3)
     parser.add_argument("--stall-ms", type=int, default=150)
@@ -174,16 +177,34 @@ def get(port, path):
     return body
 
 
-def healthy(port, for_ms):
+def during(for_ms):
+    """Yields for that long."""
     end = time.monotonic() + for_ms / 1000
     while time.monotonic() < end:
-        get(port, "/healthy")
+        yield
+
+
+def before_the_first(options):
+    """Yields until the first stall is due."""
+    end = time.monotonic() + options.delay_ms / 1000
+    while time.monotonic() < end and not _told.is_set():
+        yield
+    yield from during(options.gap_ms)
+
+
+def request(port, path, moments):
+    for _ in moments:
+        get(port, path)
         time.sleep(0.005)
 
 
-def together(clients, work, *args):
-    """work(*args) in as many threads as there are clients."""
-    threads = [threading.Thread(target=work, args=args) for _ in range(clients)]
+def healthy(port, for_ms):
+    request(port, "/healthy", during(for_ms))
+
+
+def together(clients, work):
+    """work() in as many threads as there are clients."""
+    threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -215,7 +236,7 @@ def drive(options, port, pid, routes, **more):
     """What the clients do: healthy requests, and each route --count times."""
     wait_until(lambda: get(port, "/healthy"), "the server does not answer")
     say_ready(pid, port, **more)
-    together(options.clients, healthy, port, options.delay_ms + options.gap_ms)
+    together(options.clients, lambda: request(port, "/healthy", before_the_first(options)))
     for _ in range(options.count):
         for route in routes:
             get(port, route)

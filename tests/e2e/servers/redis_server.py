@@ -50,11 +50,14 @@ def commands_of(client):
     return int(stats[b"total_commands_processed"])
 
 
-def healthy(client, for_ms):
-    end = time.monotonic() + for_ms / 1000
-    while time.monotonic() < end:
+def ping(client, moments):
+    for _ in moments:
         client.command("PING")
         time.sleep(0.005)
+
+
+def healthy(client, for_ms):
+    ping(client, fixture.during(for_ms))
 
 
 def load(options, port):
@@ -76,7 +79,7 @@ def stall_on(client, pid, kind, function, *command):
 
 def stall(options, port, pid):
     client = Client(port)
-    fixture.together(options.clients, lambda: healthy(Client(port), options.delay_ms + options.gap_ms))
+    fixture.together(options.clients, lambda: ping(Client(port), fixture.before_the_first(options)))
     for _ in range(options.count):
         stall_on(client, pid, "sleep", "debugCommand", "DEBUG", "SLEEP", options.stall_ms / 1000)
         healthy(client, options.gap_ms)

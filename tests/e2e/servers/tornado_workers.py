@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tornado with two workers that appear --delay-ms after the program is ready: one is forked, the other runs this file
+"""Tornado with two workers that appear when the first stall is due: one is forked, the other runs this file
 anew. Both call themselves tornado-worker; the parent has no loop. Their handlers sleep."""
 import os
 import socket
@@ -64,7 +64,8 @@ def main():
     options = fixture.parse_options()
     fixture.prctl(fixture.PR_SET_NAME, b"tornado-parent", 0, 0, 0)
     fixture.say_ready(os.getpid(), 0)
-    time.sleep(options.delay_ms / 1000)
+    for _ in fixture.before_the_first(options):
+        time.sleep(0.01)
     workers = [start_worker(exec_anew, options.stall_ms / 1000) for exec_anew in (False, True)]
     for _, port in workers:
         fixture.wait_until(lambda: fixture.get(port, "/healthy"), "a worker does not answer")
