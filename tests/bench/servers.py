@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The servers that tests/bench/run puts under load, each as people run it: (name, pid of the loop, load()).
 
-load() -> requests a second, and the 99th percentile of their time in ms, over about two seconds.
+load(seconds) -> requests a second, and the 99th percentile of their time in ms, over about as many seconds.
 """
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -37,16 +38,17 @@ def wait_for(port):
     raise SystemExit(f"no server came up on port {port}")
 
 
-def wrk(port, connections=64):
-    out = subprocess.run(["wrk", "--latency", "-t1", f"-c{connections}", "-d2s", f"http://127.0.0.1:{port}/"],
+def wrk(port, seconds, connections=64):
+    out = subprocess.run(["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"],
                          capture_output=True, text=True).stdout
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
     p99, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
     return rate, float(p99) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
 
 
-def redis_benchmark(port):
-    out = subprocess.run(["redis-benchmark", "-p", str(port), "-P", "1", "-c", "50", "-n", "120000", "-t", "get", "--csv"],
+def redis_benchmark(port, seconds):
+    requests = 60000 * seconds  # a second's, on a slow machine
+    out = subprocess.run(["redis-benchmark", "-p", str(port), "-P", "1", "-c", "50", "-n", str(requests), "-t", "get", "--csv"],
                          capture_output=True, text=True).stdout
     names, values = ([field.strip('"') for field in line.split(",")] for line in out.strip().splitlines()[-2:])
     row = dict(zip(names, values))
@@ -81,7 +83,7 @@ def servers():
                 pid = server.pid
                 if needs[0] == "nginx":
                     pid = int(open(f"/proc/{pid}/task/{pid}/children").read().split()[0])
-                yield name, pid, (lambda p=port: redis_benchmark(p)) if needs[0] == "redis-server" else (lambda p=port: wrk(p))
+                yield name, pid, functools.partial(redis_benchmark if needs[0] == "redis-server" else wrk, port)
             finally:
                 server.terminate()
                 server.wait()
