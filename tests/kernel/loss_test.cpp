@@ -77,12 +77,13 @@ class Thousands : public testing::TestWithParam<Thousand> {};
 TEST_P(Thousands, OfStallsAreReportedExactly) {
   LOOPTRACE_NEEDS_ROOT();
   const Thousand& c = GetParam();
-  std::vector<std::string> args = {"--delay-ms", "1000"};
+  std::vector<std::string> args = {"--delay-ms", "20000"};
   args.insert(args.end(), c.args.begin(), c.args.end());
   Victim victim("epoll_sleep", args);
   ASSERT_TRUE(victim.ready());
   Trace trace({"--pid", std::to_string(victim.pid()), "--hook", c.hook, "--threshold", c.threshold});
   ASSERT_TRUE(trace.started());
+  victim.begin();
   const auto truth = victim.truth();
   EXPECT_EQ(trace.stop(), 0);
   EXPECT_GE(truth.size(), 1000u);
