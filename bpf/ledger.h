@@ -110,6 +110,24 @@ LT_INLINE struct lt_off_segment lt_switch_in(struct lt_slot *s, __u64 now, __u64
 	return seg;
 }
 
+/* How far the two clocks that a missed switch-in is told from may differ from one moment to the next. */
+#define LT_CLOCK_JITTER_NS 100000
+
+/*
+ * When a thread that is on CPU at `now` came there, which we were not told. `arrived`: the scheduler's own
+ * stamp, which is `skew` behind our clock, 0 = not known. Right after its arrival the stamp may seem to lie
+ * ahead. off_ns, as if it had never been away, where the stamp makes no sense: time that is not certain is no
+ * wait.
+ */
+LT_INLINE __u64 lt_missed_arrival(__u64 off_ns, __u64 now, __u64 arrived, __u64 skew)
+{
+	__u64 in = arrived + skew;
+
+	if (!skew || in < off_ns || in > now + LT_CLOCK_JITTER_NS)
+		return off_ns;
+	return in < now ? in : now;
+}
+
 /* The thread was preempted inside our own hook for the last `ns` and less: the open iteration's run queue. */
 LT_INLINE void lt_book_preempted(struct lt_slot *s, __u64 ns)
 {

@@ -200,6 +200,18 @@ TEST(Judge, TellsAStallFromShortIterationsAtEverySeam) {
   EXPECT_EQ(judge(45 * kMs, 10 * kMs - 2, LT_BEGAN_ENTERED, 60 * kMs), static_cast<__u32>(LT_UNCONFIRMED));
 }
 
+TEST(MissedArrival, IsTheSchedulersStampWhereThatMakesSense) {
+  constexpr uint64_t kOff = 1'000'000'000, kSkew = 19'000'000, kWaited = 40'000'000;
+  const uint64_t stamp = kOff + kWaited - kSkew;
+  EXPECT_EQ(lt_missed_arrival(kOff, kOff + kWaited + 5'000, stamp, kSkew), kOff + kWaited);
+  // The clocks differ by a microsecond: it has just arrived. Taken for one that was never away, its wait of
+  // 40 ms was uncertain running time, and the stall unconfirmed.
+  EXPECT_EQ(lt_missed_arrival(kOff, kOff + kWaited - 900, stamp, kSkew), kOff + kWaited - 900);
+  EXPECT_EQ(lt_missed_arrival(kOff, kOff + kWaited - LT_CLOCK_JITTER_NS - 1, stamp, kSkew), kOff);
+  EXPECT_EQ(lt_missed_arrival(kOff, kOff + kWaited, kOff - kSkew - 1, kSkew), kOff);
+  EXPECT_EQ(lt_missed_arrival(kOff, kOff + kWaited, stamp, 0), kOff);
+}
+
 TEST(Segments, TheLongestAreKept) {
   std::mt19937_64 random(3);
   for (int round = 0; round < 200; ++round) {
