@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `looptrace agent` whose records nobody reads, whose memory is capped, whose records must not name anyone.
+#include <elf.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -7,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <map>
 #include <numeric>
 
@@ -270,6 +272,101 @@ TEST(AgentOutput, KeepsItsMemoryUnderTheCap) {
   EXPECT_EQ(none.back()["budget"]["reason"], "memory");
   EXPECT_EQ(none.back()["attached_ns"], 0);
   EXPECT_NE(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
+}
+
+/// A shared object whose unwind table has this many functions with padding between them: 16 bytes of rows each.
+std::string large_object(uint32_t functions) {
+  std::string file(0x200, '\0');
+  const auto put = [&](auto value) { file.append(reinterpret_cast<const char*>(&value), sizeof value); };
+  const uint64_t eh_frame = file.size();
+  // A CIE: "zR", pc-relative pointers of four bytes; the CFA is rsp + 8, the return address below it.
+  const unsigned char cie[] = {20, 0,    0,  0, 0,    0,    0, 0, 1,    'z', 'R', 0,
+                               1,  0x78, 16, 1, 0x1b, 0x0c, 7, 8, 0x90, 1,   0,   0};
+  file.append(reinterpret_cast<const char*>(cie), sizeof cie);
+  for (uint32_t i = 0; i < functions; ++i) {
+    put(uint32_t{16});
+    put(static_cast<uint32_t>(file.size() - eh_frame));
+    put(static_cast<uint32_t>(0x4000'0000 + i * 64 - file.size()));
+    put(uint32_t{32});
+    put(uint32_t{0});
+  }
+  const uint64_t names = file.size();
+  const std::string_view section_names("\0.eh_frame\0.shstrtab\0", 21);
+  file += section_names;
+  file.resize((file.size() + 7) / 8 * 8);
+
+  Elf64_Ehdr head{};
+  std::memcpy(head.e_ident, ELFMAG, SELFMAG);
+  head.e_ident[EI_CLASS] = ELFCLASS64;
+  head.e_ident[EI_DATA] = ELFDATA2LSB;
+  head.e_ident[EI_VERSION] = EV_CURRENT;
+  head.e_type = ET_DYN;
+  head.e_machine = EM_X86_64;
+  head.e_version = EV_CURRENT;
+  head.e_phoff = sizeof head;
+  head.e_shoff = file.size();
+  head.e_ehsize = sizeof head;
+  head.e_phentsize = sizeof(Elf64_Phdr);
+  head.e_phnum = 1;
+  head.e_shentsize = sizeof(Elf64_Shdr);
+  head.e_shnum = 3;
+  head.e_shstrndx = 2;
+  const Elf64_Phdr load{PT_LOAD, PF_R | PF_X, 0, 0, 0, file.size(), file.size(), 4096};
+  put(Elf64_Shdr{});
+  put(Elf64_Shdr{1, SHT_PROGBITS, SHF_ALLOC, eh_frame, eh_frame, names - eh_frame, 0, 0, 8, 0});
+  put(Elf64_Shdr{11, SHT_STRTAB, 0, 0, names, section_names.size(), 0, 0, 1, 0});
+  std::memcpy(file.data(), &head, sizeof head);
+  std::memcpy(file.data() + sizeof head, &load, sizeof load);
+  return file;
+}
+
+// The unwind tables of a program with many large libraries: as much of them is left out as does not fit.
+TEST(AgentOutput, ManyLargeModulesDoNotBreakTheCap) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Directory files;
+  std::string object = large_object(200'000);
+  for (int i = 0; i < 16; ++i) {
+    object += ' ';  // none of them is another's copy
+    std::ofstream(files.path() + "/lib" + std::to_string(i) + ".so") << object;
+  }
+  Victim victim("many_modules",
+                {"--dir", files.path(), "--count", "1000", "--stall-ms", "60", "--gap-ms", "140"});
+  ASSERT_TRUE(victim.ready());
+  const auto run_with = [&](const std::string& cap, uint64_t* peak) {
+    const Config config(
+        "[targets]\nexe = \"" + victim_path("many_modules") +
+        "\"\n[sampling]\nwindow = 1s\n[metrics]\nlisten = \"\"\n[budget]\ncpu = 100%\nmemory = " + cap +
+        "\n");
+    Trace agent({"agent", "--config", config.path()});
+    *peak = 0;
+    EXPECT_TRUE(wait_until(
+        [&] {
+          *peak = std::max(*peak, status_number(agent.process().pid(), "VmRSS") << 10);
+          return agent.stalls().size() > 2 && agent.records("looptrace.window/1").size() > 2;
+        },
+        20));
+    EXPECT_EQ(agent.stop(), 0) << agent.process().errors();
+    EXPECT_FALSE(agent.stalls().empty()) << "it traces all the same";
+    const auto warnings = agent.records("looptrace.warning/1");
+    const bool left_out = std::any_of(warnings.begin(), warnings.end(), [](const json& w) {
+      return w["code"] == "unwind_table" &&
+             w["message"].get<std::string>().find("no room") != std::string::npos;
+    });
+    EXPECT_EQ(left_out, cap != "0");
+    uint64_t most = 0;
+    for (const json& w : agent.records("looptrace.window/1"))
+      most = std::max(most, w["resident_bytes"].get<uint64_t>());
+    return most;
+  };
+  uint64_t peak_free = 0, peak = 0;
+  const uint64_t free = run_with("0", &peak_free);
+  const uint64_t cap = 48u << 20, most = run_with("48M", &peak);
+  std::printf("uncapped %llu MB, %llu resident at most; capped %llu MB, %llu resident at most\n",
+              static_cast<unsigned long long>(free >> 20), static_cast<unsigned long long>(peak_free >> 20),
+              static_cast<unsigned long long>(most >> 20), static_cast<unsigned long long>(peak >> 20));
+  EXPECT_GT(free, cap + (cap >> 1)) << "nothing was offered that breaks it";
+  EXPECT_LE(most, cap);
+  EXPECT_LE(peak, cap) << "not even for a moment";
 }
 
 /// A file of the kubelet's on this host, removed with the directories that had to be made for it.

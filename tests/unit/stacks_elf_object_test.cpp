@@ -144,6 +144,45 @@ TEST(ElfObject, ReadsDataByAddress) {
   EXPECT_FALSE(self->bias(0x1000, uint64_t{1} << 40));
 }
 
+// What stays of the rows says where there is code, but for padding; what was dropped is built again.
+TEST(ElfObject, DropsItsTablesAndBuildsThemAgain) {
+  const auto object = open_object("/usr/lib/x86_64-linux-gnu/libc.so.6");
+  ASSERT_TRUE(object);
+  const std::vector<lt_row> rows = object->rows();
+  const auto poll = object->find_by_name("poll");
+  ASSERT_TRUE(poll);
+  const uint64_t at = poll->start;
+  const std::string name(object->find_symbol(at)->name);
+  const size_t full = object->bytes();
+  object->drop_idle();
+  EXPECT_EQ(object->bytes(), full) << "it was used a moment ago";
+  object->drop_idle();
+  EXPECT_LT(object->bytes(), full - rows.size() * sizeof(lt_row));
+
+  const size_t before = object->bytes();
+  size_t code = 0;
+  for (size_t i = 0; i + 1 < rows.size(); ++i) {
+    const uint32_t size = rows[i + 1].pc - rows[i].pc;
+    const bool gap = rows[i].kind == LT_ROW_GAP;
+    if (gap && size < 64) continue;
+    code += !gap;
+    ASSERT_EQ(object->covers(rows[i].pc), !gap) << std::hex << rows[i].pc;
+    ASSERT_EQ(object->covers(rows[i + 1].pc - 1), !gap) << std::hex << rows[i].pc;
+  }
+  EXPECT_GT(code, 10'000u);
+  EXPECT_FALSE(object->covers(rows.front().pc - 1));
+  EXPECT_FALSE(object->covers(rows.back().pc + 1));
+  EXPECT_EQ(object->bytes(), before) << "that needed no rows";
+
+  object->drop_tables();
+  EXPECT_LT(object->bytes(), before);
+  EXPECT_EQ(object->find_symbol(at)->name, name);
+  EXPECT_EQ(object->find_by_name("poll")->start, at);
+  EXPECT_TRUE(object->covers(at));
+  ASSERT_EQ(object->rows().size(), rows.size());
+  EXPECT_EQ(std::memcmp(object->rows().data(), rows.data(), rows.size() * sizeof(lt_row)), 0);
+}
+
 TEST(ElfObject, NamesPltStubs) {
   const auto listing = run("objdump -d -j .plt /proc/" + std::to_string(getpid()) + "/exe");
   if (!listing) GTEST_SKIP() << "no objdump";

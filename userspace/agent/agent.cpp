@@ -125,6 +125,13 @@ void Outputs::finish() {
   std::fprintf(stderr, "looptrace: %s; the last records are lost%s\n", trouble.c_str(), lines.c_str());
 }
 
+// The agent is to take little, and what does not fit is counted.
+EngineOptions within_memory(EngineOptions engine, const AgentConfig& config) {
+  if (!config.trace.ring_bytes) engine.ring_bytes = engine.max_loops > 1024 ? 4u << 20 : 2u << 20;
+  if (const uint64_t limit = config.windows.budget.memory_bytes) engine.row_bytes = limit / 3;
+  return engine;
+}
+
 /// Whether a configuration can be traced with, found out beside the trace that goes on: opens what that one
 /// does not hold already, loads the programs and attaches them for no process.
 Result<void> try_out(const AgentConfig& fresh, const AgentConfig& present, const std::string& version) {
@@ -140,7 +147,8 @@ Result<void> try_out(const AgentConfig& fresh, const AgentConfig& present, const
   if (fresh.trace.debuginfod) {
     if (auto servers = Debuginfod::open(); !servers) return servers.error();
   }
-  auto engine = Engine::load(to_trace_config(fresh.trace, version, std::move(*features)).engine);
+  auto engine =
+      Engine::load(within_memory(to_trace_config(fresh.trace, version, std::move(*features)).engine, fresh));
   if (!engine) return engine.error();
   return (*engine)->attach();
 }
@@ -197,6 +205,7 @@ Result<void> Run::trace(int signal_fd, const std::string& trouble) {
   WindowKeeper keeper(config_.windows, *head, sampling, outputs_.lines(), notify_);
 
   TraceConfig trace = to_trace_config(config_.trace, version_, std::move(*features));
+  trace.engine = within_memory(trace.engine, config_);
   trace.host_name = host.name;
   trace.name_service = namer_of(config_);
   trace.conductor = &keeper;

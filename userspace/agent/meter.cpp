@@ -93,7 +93,7 @@ BudgetUse Meter::take(Tracer& tracer, uint64_t now_ns) {
   }
   use.lost = lost - last_lost_;
   last_lost_ = lost;
-  use.resident_bytes = own_resident_bytes();
+  use.resident_bytes = tracer.memory_bytes();
   return use;
 }
 

@@ -136,6 +136,7 @@ Result<void> WindowKeeper::keep_attached(Tracer& tracer, uint64_t realtime_ns) {
     if (present_ && present_->window.active) present_->cut += tracer.cut_stalls(monotonic_ns());
     tracer.pause();
     accounted_ns_ = 0;
+    if (off() && governor_.reason() == "memory") tracer.release_memory();
   }
   return {};
 }
@@ -188,7 +189,7 @@ Result<void> WindowKeeper::write(Tracer& tracer, State& state) {
   record.bpf_run_ns = meter_.bpf_ns() - written_bpf_ns_;
   written_bpf_ns_ = meter_.bpf_ns();
   record.bpf_estimated = meter_.estimated();
-  record.resident_bytes = own_resident_bytes();
+  record.resident_bytes = tracer.memory_bytes();
   record.budget = budget();
   record.threads = tracer.loops_known();
   return sink_.window(record);

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "base/fd.h"
 #include "base/files.h"
@@ -119,6 +120,17 @@ std::string telling_line() {
   return best;
 }
 
+/// What the kernel has allocated for a map, by its own account.
+uint64_t kernel_bytes(int map) {
+  const auto info = read_file("/proc/self/fdinfo/" + std::to_string(map));
+  const size_t at = info ? info->find("memlock:") : std::string::npos;
+  return at == std::string::npos ? 0 : std::strtoull(info->c_str() + at + 8, nullptr, 10);
+}
+
+uint64_t rows_in_kernel(size_t rows) {
+  return (rows + kRowsPerChunk - 1) / kRowsPerChunk * kRowsPerChunk * sizeof(lt_row);
+}
+
 struct Hook {
   bpf_program* tracepoint;
   bpf_program* function;
@@ -198,6 +210,10 @@ struct Engine::Impl {
   UniqueFd stats_switch;  // run times are measured while it is open
   mutable std::mutex hooked_lock;
   uint64_t hooked_total = 0;  // by probes that are over
+
+  std::map<uint32_t, uint64_t> row_bytes;  // by file
+  uint64_t all_row_bytes = 0;
+  uint64_t fixed_bytes = 0;  // of all other maps
 
   std::vector<uint32_t> free_files;
   uint32_t next_file = 1;  // 0 = no table
@@ -312,6 +328,8 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
     }
   }
   impl->free_ranges.push_back({0, bpf_map__max_entries(maps.modules)});
+  const bpf_map* map;
+  bpf_object__for_each_map(map, impl->skel->obj) impl->fixed_bytes += kernel_bytes(bpf_map__fd(map));
   if (impl->fentry) impl->skel->bss->hook_since = now_ns();
   auto engine = std::unique_ptr<Engine>(new Engine(std::move(impl)));
   engine->set_threshold(options.threshold_ns);
@@ -557,12 +575,14 @@ Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_ro
   std::vector<UniqueFd> tables;
   std::vector<int> values;
   const auto give_back = [&](Error error) {
+    for (const uint32_t file : keys) im.all_row_bytes -= std::exchange(im.row_bytes[file], 0);
     im.free_files.insert(im.free_files.end(), keys.begin(), keys.end());
     return error;
   };
   for (const std::vector<lt_row>* rows : files) {
     indexes.push_back(0);
-    if (rows->empty()) continue;
+    const uint64_t bytes = rows_in_kernel(rows->size());
+    if (rows->empty() || im.all_row_bytes + bytes > im.options.row_bytes) continue;
     if (!im.free_files.empty()) {
       indexes.back() = im.free_files.back();
       im.free_files.pop_back();
@@ -576,6 +596,8 @@ Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_ro
     if (!table) return give_back(table.error());
     tables.push_back(std::move(*table));
     values.push_back(tables.back().get());
+    im.row_bytes[indexes.back()] = bytes;
+    im.all_row_bytes += bytes;
   }
   uint32_t count = static_cast<uint32_t>(keys.size());
   if (!count) return indexes;
@@ -591,7 +613,16 @@ Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_ro
 void Engine::remove_rows(uint32_t file) {
   if (!file) return;
   bpf_map_delete_elem(bpf_map__fd(impl_->skel->maps.row_tables), &file);
+  impl_->all_row_bytes -= std::exchange(impl_->row_bytes[file], 0);
   impl_->free_files.push_back(file);
+}
+
+uint64_t Engine::map_bytes() const { return impl_->fixed_bytes + impl_->all_row_bytes; }
+
+uint64_t Engine::mapped_bytes() const {
+  const uint64_t of_slots =
+      impl_->options.max_loops * (sizeof(lt_slot) + sizeof(lt_stats) + sizeof(uint64_t));
+  return of_slots + 2 * uint64_t{impl_->options.ring_bytes};
 }
 
 uint64_t Engine::Impl::sum_over_programs(__u64 (*figure)(const bpf_prog_info&)) const {

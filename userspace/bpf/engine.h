@@ -31,9 +31,10 @@ struct EngineOptions {
   bool report_cgroups =
       false;  ///< a process that moves to another cgroup is reported as if it had called exec
   bool stacks = true;
-  bool try_fentry = true;          ///< features.h has found it to work: loading in vain costs 60 ms
-  uint32_t max_loops = 1024;       ///< 4.3 KB of kernel memory each
-  uint32_t ring_bytes = 8u << 20;  ///< a power of two, at least a page
+  bool try_fentry = true;           ///< features.h has found it to work: loading in vain costs 60 ms
+  uint32_t max_loops = 1024;        ///< 4.3 KB of kernel memory each
+  uint32_t ring_bytes = 8u << 20;   ///< a power of two, at least a page
+  uint64_t row_bytes = 256u << 20;  ///< kernel memory for unwind tables, at most
   uint32_t sample_hz = 0;  ///< 0: the timer tick, or cpu-clock where the threshold is too short for it
 };
 
@@ -118,6 +119,11 @@ class Engine {
   /// The interpreter alone: more has become known of it. No effect for a process that was not given.
   void set_interpreter(uint32_t tgid, const lt_py_config& python);
   void clear_process(uint32_t tgid);
+
+  /// Kernel memory of the maps; and what of them is mapped here, so that it counts as resident as well, the
+  /// ring twice.
+  uint64_t map_bytes() const;
+  uint64_t mapped_bytes() const;
 
   /// Events lost in the kernel since load, by enum lt_drop.
   std::array<uint64_t, LT_NR_DROPS> drops() const;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "stacks/dwarf_lines.h"
 #include "stacks/eh_frame.h"
@@ -31,6 +32,22 @@ bool looks_like_program(const ElfFile& file) {
          std::any_of(segments.begin(), segments.end(), [](auto& s) { return s.p_type == PT_INTERP; });
 }
 
+// Behind a function is padding up to the next one's alignment.
+constexpr uint32_t kLongestPadding = 63;
+
+std::vector<uint32_t> edges_of(const std::vector<lt_row>& rows) {
+  std::vector<uint32_t> edges;
+  bool code = false;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const bool gap = rows[i].kind == LT_ROW_GAP;
+    const bool padding = gap && i + 1 < rows.size() && rows[i + 1].pc - rows[i].pc <= kLongestPadding;
+    if (code == gap && !padding) edges.push_back(rows[i].pc);
+    if (!padding) code = !gap;
+  }
+  edges.shrink_to_fit();
+  return edges;
+}
+
 }  // namespace
 
 struct ElfObject::Impl {
@@ -40,6 +57,8 @@ struct ElfObject::Impl {
   std::shared_ptr<Debuginfod> servers;
 
   std::optional<std::vector<lt_row>> rows;
+  bool rows_used = false, dwarf_used = false, names_used = false;
+  std::optional<std::vector<uint32_t>> edges;  // where code that the rows tell of begins and ends, by turns
   std::optional<SymbolTable> symbols;
   std::optional<NameIndex> dynamic_names, static_names;
   std::set<std::string, std::less<>> found_names;  // what find_by_name() gave out
@@ -60,6 +79,12 @@ struct ElfObject::Impl {
       debug = find_separate_debug(*file, build_id, path, root, servers.get());
     }
     return debug.get();
+  }
+
+  void drop_names() {
+    dynamic_names.reset();
+    static_names.reset();
+    names_indexed = static_names_indexed = false;
   }
 
   std::vector<Position> go_position(uint64_t address);
@@ -155,11 +180,35 @@ std::optional<uint64_t> ElfObject::bias(uint64_t start, uint64_t offset) const {
 }
 
 const std::vector<lt_row>& ElfObject::rows() {
+  impl_->rows_used = true;
   if (!impl_->rows) {
     impl_->rows = load_rows(*impl_->file);
     if (const GoPclntab* go = impl_->go_table()) go->add_rows(*impl_->rows);
+    if (!impl_->edges) impl_->edges = edges_of(*impl_->rows);
   }
   return *impl_->rows;
+}
+
+bool ElfObject::covers(uint64_t address) {
+  if (!impl_->edges) (void)rows();
+  const std::vector<uint32_t>& edges = *impl_->edges;
+  return (std::upper_bound(edges.begin(), edges.end(), address) - edges.begin()) % 2 == 1;
+}
+
+void ElfObject::drop_rows() { impl_->rows.reset(); }
+
+void ElfObject::drop_idle() {
+  if (!std::exchange(impl_->rows_used, false)) drop_rows();
+  if (!std::exchange(impl_->dwarf_used, false)) drop_dwarf();
+  if (!std::exchange(impl_->names_used, false)) impl_->drop_names();
+}
+
+void ElfObject::drop_tables() {
+  drop_rows();
+  drop_dwarf();
+  impl_->drop_names();
+  impl_->edges.reset();
+  impl_->symbols.reset();
 }
 
 std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
@@ -173,6 +222,7 @@ std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
 
 std::optional<Symbol> ElfObject::find_by_name(std::string_view name) {
   Impl& impl = *impl_;
+  impl.names_used = true;
   if (!impl.names_indexed) {
     impl.names_indexed = true;
     if (auto raw = load_symbols(*impl.file, SHT_DYNSYM)) impl.dynamic_names.emplace(*impl.file, *raw);
@@ -206,6 +256,7 @@ std::string_view ElfObject::section(std::string_view name) const {
 
 std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   Impl& impl = *impl_;
+  impl.dwarf_used = true;
   if (impl.no_dwarf) return impl.go_position(address);
   if (!impl.dwarf) {
     const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
@@ -226,6 +277,7 @@ size_t ElfObject::bytes() const {
   if (impl.debug) sum += impl.debug->bytes();
   if (impl.go) sum += impl.go->bytes();
   if (impl.rows) sum += impl.rows->capacity() * sizeof(lt_row);
+  if (impl.edges) sum += impl.edges->capacity() * sizeof(uint32_t);
   if (impl.symbols) sum += impl.symbols->bytes();
   if (impl.dynamic_names) sum += impl.dynamic_names->bytes();
   if (impl.static_names) sum += impl.static_names->bytes();

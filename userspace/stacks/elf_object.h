@@ -49,8 +49,16 @@ class ElfObject {
   std::optional<uint64_t> bias(uint64_t start, uint64_t offset) const;
 
   /// .eh_frame, or Go's own tables, compiled to rows sorted by pc; empty where there is none. Built on first
-  /// use.
+  /// use, and anew when they were dropped.
   const std::vector<lt_row>& rows();
+  /// Whether an unwind table vouches for code at `address`; padding between functions counts as code. Needs
+  /// no rows once they were built.
+  bool covers(uint64_t address);
+  /// Rows are 8 bytes each, and a large program has a million; once the kernel has them, few walks need them
+  /// here. What rows() returned is gone.
+  void drop_rows();
+  /// Rows, indexes of names and DWARF that were not used since the last call.
+  void drop_idle();
 
   /// The function that holds `address`: .symtab, else that of a separate debug file, else .gnu_debugdata and
   /// .dynsym; and PLT stubs ("write@plt"); else by .gopclntab. The first call builds the table.
@@ -74,6 +82,9 @@ class ElfObject {
   };
   /// Innermost inlined function first, the function that really holds the address last.
   std::vector<Position> positions(uint64_t address);
+
+  /// What can be built again when it is asked for: all that and symbols. What find_symbol() returned is gone.
+  void drop_tables();
 
   /// Closes the DWARF that positions() opened; the next call opens it again.
   void drop_dwarf();

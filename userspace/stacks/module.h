@@ -52,6 +52,11 @@ class ObjectCache {
   /// Evicts what the budget asks for. ProcessModules::load() ends with it; a new object does it too.
   void trim();
 
+  /// ElfObject::drop_idle() of all.
+  void drop_idle();
+  /// Forgets all that nobody uses, and of the rest what can be built again.
+  void drop_all();
+
   size_t bytes() const;
 
  private:

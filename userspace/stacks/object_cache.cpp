@@ -90,11 +90,17 @@ struct ObjectCache::Impl {
     return sum;
   }
 
-  void evict() {
+  /// Least recently used first.
+  std::vector<std::pair<uint64_t, ElfObject*>> unused_objects() const {
     std::vector<std::pair<uint64_t, ElfObject*>> unused;
     for (const auto& [key, entry] : entries)
       if (entry.object.use_count() == 1) unused.emplace_back(entry.used, key);
     std::sort(unused.begin(), unused.end());
+    return unused;
+  }
+
+  void evict() {
+    const auto unused = unused_objects();
     size_t held = bytes(), left = unused.size();
     for (const auto& [used, key] : unused) {
       if (held <= budget && left <= kMaxUnused) break;
@@ -194,6 +200,15 @@ Result<std::shared_ptr<ElfObject>> ObjectCache::open_vdso(pid_t pid, uint64_t st
 }
 
 void ObjectCache::trim() { impl_->evict(); }
+
+void ObjectCache::drop_idle() {
+  for (auto& [key, entry] : impl_->entries) entry.object->drop_idle();
+}
+
+void ObjectCache::drop_all() {
+  for (const auto& [used, key] : impl_->unused_objects()) impl_->erase(key);
+  for (auto& [key, entry] : impl_->entries) entry.object->drop_tables();
+}
 
 size_t ObjectCache::bytes() const { return impl_->bytes(); }
 

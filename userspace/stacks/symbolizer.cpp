@@ -9,7 +9,6 @@
 
 #include "base/files.h"
 #include "looptrace.h"
-#include "stacks/eh_frame.h"
 #include "stacks/elf_object.h"
 #include "stacks/frame_origin.h"
 #include "stacks/jit_dump.h"
@@ -171,7 +170,7 @@ const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& obje
   const Key key{serial_of(object), address};
   if (const Resolved* known = cache.find(key)) return *known;
   Resolved resolved;
-  resolved.covered = find_row(object->rows(), address).kind != LT_ROW_GAP;
+  resolved.covered = object->covers(address);
   if (options.source_lines) {
     resolved.positions = object->positions(address);
     keep_dwarf_within_budget(object);

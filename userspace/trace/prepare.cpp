@@ -30,7 +30,7 @@ HookPolicy to_policy(HookMode mode) {
 // large host may be a loop, and some will come.
 uint32_t enough_loops(bool everything) {
   const uint32_t threads = count_host_threads();
-  return std::clamp<uint32_t>(threads + threads / 4, everything ? 4096 : 1024, 32768);
+  return std::clamp<uint32_t>(threads + threads / 4, everything ? 2048 : 1024, 32768);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "stacks/elf_object.h"
 #include "targets/container.h"
@@ -13,6 +14,10 @@ namespace looptrace {
 namespace {
 
 constexpr uint64_t kRefreshNs = 1'000'000'000;
+// The kernel waits for 15 ms at each update of its tables, so it gets many at once; but not all those of a
+// process with hundreds of large files.
+constexpr size_t kRowsAtOnce = 4u << 20;  // bytes
+constexpr size_t kRowsAhead = 12u << 20;  // those of a Node.js and its libraries
 
 }  // namespace
 
@@ -49,32 +54,49 @@ TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
 void ProcessTable::prepare(uint32_t tgid) {
   const auto modules = ProcessModules::load(static_cast<pid_t>(tgid), objects_);
   if (!modules) return;
+  size_t bytes = 0;
   for (const Module& m : modules->all()) {
-    if (m.object) (void)m.object->rows();
+    if (m.object && bytes < kRowsAhead) bytes += m.object->rows().size() * sizeof(lt_row);
   }
 }
 
 void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modules) {
-  std::set<Table*> added;
-  std::vector<Table*> order;
-  std::vector<const std::vector<lt_row>*> rows;
+  std::set<std::shared_ptr<ElfObject>> added;
+  Objects batch;
+  size_t bytes = 0;
+  bool all = true;
   for (const Module& m : modules.all()) {
     if (!m.object) continue;
-    Table& table = tables_[m.object];
-    if (table.users || table.file || !added.insert(&table).second) continue;
-    order.push_back(&table);
-    rows.push_back(&m.object->rows());
+    const Table& table = tables_[m.object];
+    if (table.users || table.file || !added.insert(m.object).second) continue;
+    batch.push_back(m.object);
+    bytes += m.object->rows().size() * sizeof(lt_row);
+    if (bytes < kRowsAtOnce) continue;
+    all &= give_to_kernel(process, batch);
+    for (const auto& object : batch) object->drop_rows();
+    batch.clear();
+    bytes = 0;
   }
+  all &= give_to_kernel(process, batch);
+  if (!all) process.warn("unwind_table: there is no room for the unwind table of one more file");
+}
+
+bool ProcessTable::give_to_kernel(TracedProcess& process, const Objects& objects) {
+  std::vector<const std::vector<lt_row>*> rows;
+  for (const auto& object : objects) rows.push_back(&object->rows());
   const auto files = engine_.add_rows(rows);
   if (!files) {
     process.warn("unwind_table: " + files.error().message());
-    return;
+    return true;
   }
-  for (size_t i = 0; i < order.size(); ++i) {
-    order[i]->file = (*files)[i];
-    if (!(*files)[i] && !rows[i]->empty())
-      process.warn("unwind_table: there is no room for the unwind table of one more file");
+  bool all = true;
+  for (size_t i = 0; i < objects.size(); ++i) {
+    Table& table = tables_[objects[i]];
+    table.file = (*files)[i];
+    table.rows = table.file ? static_cast<uint32_t>(rows[i]->size()) : 0;
+    all &= table.file || rows[i]->empty();
   }
+  return all;
 }
 
 CodeTable ProcessTable::add_code(TracedProcess& process, const Module& module) {
@@ -112,7 +134,7 @@ void ProcessTable::load(TracedProcess& process) {
       Table& rows = tables_[m.object];
       if (used.insert(m.object).second) ++rows.users;
       entry.file = rows.file;
-      entry.rows = rows.file ? static_cast<uint32_t>(m.object->rows().size()) : 0;
+      entry.rows = rows.rows;
     } else if (m.code_rows && !m.code_rows->empty()) {
       if (!code.file) code = add_code(process, m);
       entry.file = code.file;
@@ -155,6 +177,23 @@ void ProcessTable::release_tables(const ProcessModules& modules) {
     if (it == tables_.end() || --it->second.users) continue;
     engine_.remove_rows(it->second.file);
     tables_.erase(it);
+  }
+}
+
+void ProcessTable::drop_memory(bool unload) {
+  for (auto& [tgid, process] : processes_) {
+    if (!unload || !process.modules) continue;
+    engine_.clear_process(tgid);
+    release_tables(*process.modules);
+    engine_.remove_rows(std::exchange(process.code, {}).file);
+    process.modules.reset();
+  }
+  objects_.drop_all();
+}
+
+void ProcessTable::load_again() {
+  for (auto& [tgid, process] : processes_) {
+    if (!process.modules) load(process);
   }
 }
 

@@ -79,15 +79,24 @@ class ProcessTable {
   void follow_made_code(bool on) { follows_made_code_ = on; }
   bool follows(const TracedProcess& process) const { return follows_made_code_ || !process.makes_code; }
 
+  /// Gives back what only speeds up later walks. Call now and then.
+  void drop_idle() { objects_.drop_idle(); }
+  /// Gives back all that can be read again; with `unload` also what captures need, in the kernel too, until
+  /// load_again().
+  void drop_memory(bool unload);
+  void load_again();
+
   size_t size() const { return processes_.size(); }
 
  private:
   struct Table {
-    uint32_t file = 0;
+    uint32_t file = 0, rows = 0;
     uint32_t users = 0;
   };
   void load(TracedProcess& process);
   void add_tables(TracedProcess& process, const ProcessModules& modules);
+  using Objects = std::vector<std::shared_ptr<ElfObject>>;
+  bool give_to_kernel(TracedProcess& process, const Objects& objects);  ///< false: there was no room for all
   /// The table of code that the runtime made; the one before if there is no room for it.
   CodeTable add_code(TracedProcess& process, const Module& module);
   void release_tables(const ProcessModules& modules);

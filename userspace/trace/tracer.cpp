@@ -33,6 +33,7 @@ constexpr int kObserveMs = 25;
 constexpr size_t kQueueBytes = 24u << 20;
 constexpr size_t kPreparedProcesses = 16;
 constexpr uint64_t kHousekeepingNs = 1'000'000'000;
+constexpr uint64_t kIdleNs = 20'000'000'000;
 // A JIT compiler that has warmed up compiles little; a look at a small JVM takes 10 to 30 ms.
 constexpr uint64_t kCodeAgeNs = 10'000'000'000;
 
@@ -473,6 +474,10 @@ void Tracer::report_drops() {
 void Tracer::housekeeping(uint64_t now) {
   last_housekeeping_ns_ = now;
   report_drops();
+  if (now - idle_dropped_ns_ >= kIdleNs) {
+    idle_dropped_ns_ = now;
+    processes_->drop_idle();
+  }
   if (config_.engine.every_process) look_at_lone_polls();
   for (const LoopState& loop : loops_) {
     if (!loop.tid || loop.ignored) continue;
@@ -538,7 +543,7 @@ void Tracer::fill_summary() {
   if (const uint64_t n = stalls_->parked()) summary_.dropped["parked_worker"] = n;
   summary_.own_cpu_ns = own_cpu_ns();
   if (const uint64_t run = engine_->run_time_ns()) summary_.bpf_run_ns = run;
-  if (const uint64_t bytes = own_resident_bytes()) summary_.resident_bytes = bytes;
+  if (const uint64_t bytes = memory_bytes()) summary_.resident_bytes = bytes;
 }
 
 std::vector<LoopListing> Tracer::listing(uint64_t elapsed_ns) {

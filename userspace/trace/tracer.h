@@ -99,7 +99,10 @@ class Tracer {
   void set_captures(Engine::Captures captures);
   void set_source_lines(bool on) { symbolizer_->set_source_lines(on); }
   /// Forgets what can be read anew: symbols, lines.
+  /// Gives back what can be read again; all of it where the hooks are off.
   void release_memory();
+  /// Resident memory of the process, and kernel memory of its BPF maps.
+  uint64_t memory_bytes() const;
   /// Events lost so far, by reason; counts only what happened.
   std::map<std::string, uint64_t> losses();
   uint64_t loops_known() const;
@@ -162,7 +165,7 @@ class Tracer {
   std::vector<uint32_t> cold_;    // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
   uint64_t start_ns_ = 0;
-  uint64_t last_housekeeping_ns_ = 0;
+  uint64_t last_housekeeping_ns_ = 0, idle_dropped_ns_ = 0;
   uint64_t attached_since_ = 0;
   std::atomic<uint64_t> barrier_asked_{0};
   uint64_t barriers_ = 0;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/own_usage.h"
 #include "trace/clock.h"
 #include "trace/tracer.h"
 
@@ -55,6 +56,7 @@ Result<void> Tracer::resume() {
   if (auto r = engine_->attach(); !r) return r;
   if (auto r = targets_->take(); !r) return r;
   if (auto r = engine_->find_sleepers(); !r) return r;
+  processes_->load_again();
   attached_since_ = clock_ns(CLOCK_REALTIME);
   forget_gone();
   loop_records_->go_on(loops_, monotonic_ns());
@@ -108,7 +110,13 @@ void Tracer::release_memory() {
     if (loop.tid) symbolizer_->forget(static_cast<pid_t>(loop.tgid));
   }
   symbolizer_->drop_cache();
+  processes_->drop_memory(!engine_->attached());
   malloc_trim(0);
+}
+
+uint64_t Tracer::memory_bytes() const {
+  const uint64_t resident = own_resident_bytes();
+  return resident - std::min(resident, engine_->mapped_bytes()) + engine_->map_bytes();
 }
 
 uint64_t Tracer::loops_known() const {
