@@ -5,7 +5,7 @@ configurations of programs that are not to be had here."""
 import subprocess
 import sys
 
-from support import ROOT, need_node_modules
+from support import CACHE, ROOT, need_node_modules
 
 modules = need_node_modules()
 here = ROOT / "tests/pipelines"
@@ -17,3 +17,7 @@ for command in (
 ):
     if subprocess.run(command).returncode != 0:
         sys.exit(1)
+python = CACHE / "vector-vrl" / "bin" / "python"
+if python.exists():
+    sys.exit(subprocess.run([python, here / "vector.py"]).returncode)
+print("not run: Vector's VRL (tests/provision vector)")
