@@ -270,7 +270,7 @@ static long python_frame(u32 i, void *ctx)
 		sc->rec.data[at] = f.instr;
 	at++;
 	if (at < LT_DATA_WORDS)
-		sc->rec.data[at] = ((u64)f.owner << 32) | f.firstlineno;
+		sc->rec.data[at] = ((u64)f.owner << 48) | ((u64)f.names << 32) | f.firstlineno;
 	sc->rec.head.npy++;
 	return 0;
 }

@@ -362,6 +362,8 @@ struct lt_py_config {
 	__s32 frame;  /* current frame: in _PyCFrame if cframe >= 0, else in PyThreadState */
 	__s32 f_code, f_previous, f_instr, f_owner; /* f_owner: is_entry byte in 3.11, -1 = none */
 	__s32 co_firstlineno;
+	__s32 co_filename; /* three words: file name, name, what 3.11+ calls the qualified name */
+	__s32 pad;
 	__u64 code_type; /* address of PyCode_Type, 0 = do not check */
 	__u64 code_mask; /* and-mask for the code pointer (3.14's tagged references) */
 	struct lt_py_task_config task;
@@ -370,10 +372,20 @@ struct lt_py_config {
 /* One interpreter frame as captured; resolved in user space. */
 struct lt_py_frame {
 	__u64 code;
-	__u64 instr;	   /* prev_instr / instr_ptr address; f_lasti for <= 3.10 */
-	__u32 firstlineno; /* read at capture: part of the cache key, since code objects are reused */
-	__u32 owner;	   /* f_owner byte: 3.11 is_entry; 3.12+ 3 = shim */
+	__u64 instr; /* prev_instr / instr_ptr address; f_lasti for <= 3.10 */
+	/* Read at capture, since another code object may come to lie at the same address. */
+	__u32 firstlineno;
+	__u16 names; /* lt_py_names(); 0 = not read */
+	__u16 owner; /* f_owner byte: 3.11 is_entry; 3.12+ 3 = shim */
 };
+
+/* Tells code objects apart by where their names are: co_filename and the two words behind it. Never 0. */
+static inline __u16 lt_py_names(__u64 filename, __u64 name, __u64 next)
+{
+	__u64 mixed = (filename * 31 + name) * 31 + next;
+
+	return (__u16)(mixed * 0x9e3779b97f4a7c15ull >> 48) | 1;
+}
 
 /* Where BPF finds what a V8 frame runs. Objects are named by tagged pointers: address + 1. */
 struct lt_v8_config {

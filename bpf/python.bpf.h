@@ -9,12 +9,16 @@
 /* Both cover every member read. A 3.11+ frame ends at 80 bytes and may lie at the very end of its chunk. */
 #define PY_FRAME_BYTES 112 /* up to 3.10 */
 #define PY_FRAME_BYTES_NEW 80
+/* Of a code object from its first line on: up to the three words of its names, and within every version's. */
+#define PY_CODE_BYTES 96
+#define PY_CODE_NAMES 15 /* mask of the index of the first: what verifiers of 6.1 follow */
 
 struct py_walk {
 	struct lt_py_config config;
 	u64 tstate, frame;
 	u64 handle, handler; /* innermost frames of the functions that tell the task; 0 = none met */
 	u64 bytes[PY_FRAME_BYTES / 8];
+	u64 code[PY_CODE_NAMES + 3];
 };
 
 static __always_inline u64 py_word(const struct py_walk *w, s32 offset)
@@ -56,11 +60,23 @@ static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_
 	return away && inner % 8 == 0 && code % 8 == 0 ? LT_PY_FAULT : LT_PY_END;
 }
 
+/* What tells the frame's code object from another that comes to lie where it lay; zeros if it cannot be read.
+ */
+static __always_inline void py_read_code(struct py_walk *w, struct lt_py_frame *f)
+{
+	u32 from = (u32)w->config.co_firstlineno & ~7u;
+	u32 names = ((u32)w->config.co_filename - from) / 8 & PY_CODE_NAMES;
+
+	if (bpf_probe_read_user(w->code, PY_CODE_BYTES, (void *)(f->code + from)))
+		return;
+	f->firstlineno = (u32)(w->code[0] >> ((w->config.co_firstlineno & 4) * 8));
+	f->names = lt_py_names(w->code[names], w->code[names + 1], w->code[names + 2]);
+}
+
 /* Reads the frame and steps to its caller. 0 if memory could not be read. */
 static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *f)
 {
 	const struct lt_py_config *c = &w->config;
-	u32 first = 0;
 
 	if (c->minor > 10 ? bpf_probe_read_user(w->bytes, PY_FRAME_BYTES_NEW, (void *)w->frame)
 			  : bpf_probe_read_user(w->bytes, PY_FRAME_BYTES, (void *)w->frame))
@@ -73,10 +89,9 @@ static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *
 		f->instr = py_word(w, c->f_instr);
 	}
 	f->owner = c->f_owner >= 0 ? (py_word(w, c->f_owner) >> ((c->f_owner & 7) * 8)) & 0xff : 0;
-	if (f->code && !(c->minor > 11 && f->owner >= 3) &&
-	    bpf_probe_read_user(&first, 4, (void *)(f->code + c->co_firstlineno)))
-		first = 0;
-	f->firstlineno = first;
+	f->firstlineno = f->names = 0;
+	if (f->code && !(c->minor > 11 && f->owner >= 3))
+		py_read_code(w, f);
 	if (f->code && f->code == c->task.handle.code && !w->handle)
 		w->handle = w->frame;
 	if (f->code && f->code == c->task.handler.code && !w->handler)

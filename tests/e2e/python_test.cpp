@@ -86,7 +86,7 @@ void expect_lines(const std::vector<std::string>& python, const std::string& ver
   const auto truth = victim.truth();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   const bool has_gil = version.back() != 't';
-  EXPECT_EQ(truth.size(), has_gil ? 20u : 17u) << victim.process().errors();
+  EXPECT_EQ(truth.size(), has_gil ? 22u : 19u) << victim.process().errors();
   const auto stalls = trace.stalls();
   Score on_cpu, blocked;
   int holders = 0;

@@ -52,7 +52,7 @@ class PythonWalk : public testing::Test {
     c.cframe = minor == 11 || minor == 12 ? 8 : -1;
     c.frame = 0;
     c.f_code = 0, c.f_previous = 8, c.f_instr = 16, c.f_owner = 30;
-    c.co_firstlineno = 16;
+    c.co_firstlineno = 16, c.co_filename = 40;
     c.code_type = address(type_);
     c.code_mask = minor >= 14 ? ~u64{3} : ~u64{0};
     c.task.running = -1, c.task.name = -1, c.task.ob_type = 8;
@@ -64,8 +64,11 @@ class PythonWalk : public testing::Test {
     std::vector<u32> found;
     status_ = py_first_frame(&walk_, &config, state);
     lt_py_frame frame{};
-    while (walk_.frame && found.size() < 9 && py_read_frame(&walk_, &frame))
+    names_.clear();
+    while (walk_.frame && found.size() < 9 && py_read_frame(&walk_, &frame)) {
       found.push_back(frame.firstlineno);
+      names_.push_back(frame.names);
+    }
     return found;
   }
 
@@ -73,6 +76,7 @@ class PythonWalk : public testing::Test {
   Object frame_{}, outer_frame_{};
   py_walk walk_{};
   int status_ = -1;
+  std::vector<uint16_t> names_;
 };
 
 TEST_F(PythonWalk, ReachesTheOutermostFrame) {
@@ -141,6 +145,30 @@ TEST_F(PythonWalk, AFrameThatIsItsOwnCallerDoesNotHoldItForever) {
   Object state{address(frame_)};
   frame_[0] = address(code_), frame_[1] = address(frame_);
   EXPECT_EQ(lines(config_of(13), address(state)).size(), 9u) << "the caller's bound";
+}
+
+// Another code object that comes to lie at the same address has the same first line as often as not.
+TEST_F(PythonWalk, CodeObjectsAreToldApartByTheirNames) {
+  Object state{address(frame_)};
+  frame_[0] = address(code_);
+  const auto seen = [&](const lt_py_config& config) {
+    EXPECT_EQ(lines(config, address(state)), (std::vector<u32>{7}));
+    return names_.at(0);
+  };
+  const auto before = seen(config_of(13));
+  EXPECT_EQ(before, lt_py_names(0, 0, 0));
+  for (const size_t word : {5, 6, 7}) {
+    code_[word] = 0x7000 + 64 * word;
+    EXPECT_EQ(seen(config_of(13)), lt_py_names(code_[5], code_[6], code_[7]));
+  }
+  EXPECT_NE(seen(config_of(13)), before);
+  lt_py_config odd = config_of(13);  // where the first line is the upper half of its word
+  odd.co_firstlineno = 20;
+  code_[2] = u64{7} << 32;
+  EXPECT_EQ(seen(odd), lt_py_names(code_[5], code_[6], code_[7]));
+  unreadable_from = address(code_) + 40, unreadable_to = unreadable_from + 8;
+  EXPECT_EQ(lines(odd, address(state)), (std::vector<u32>{0}));
+  EXPECT_EQ(names_.at(0), 0) << "not known";
 }
 
 // From 3.14 on the thread state names the Task; a free-threaded build's objects have a larger head.

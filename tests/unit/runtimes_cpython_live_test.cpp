@@ -194,7 +194,7 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
   for (int i = 0; i < 20000; ++i) {
     const auto& [start, end] = mappings[random() % mappings.size()];
     const uint64_t inside = start + random() % (end - start);
-    lt_py_frame frame{.code = inside, .instr = random(), .firstlineno = 0, .owner = 0};
+    lt_py_frame frame{inside, random(), 0, 0, 0};
     if (i % 4 == 1) frame.code &= ~uint64_t{7};
     if (i % 4 == 2) frame.code = random();
     if (i % 4 == 3) {
@@ -207,7 +207,7 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
     (void)runtime.is_shim(frame);
     if (i % 16 == 0) (void)runtime.walk(frame.code);
   }
-  EXPECT_EQ(runtime.resolve({.code = 8, .instr = 0, .firstlineno = 0, .owner = 0}).function, "?");
+  EXPECT_EQ(runtime.resolve({8, 0, 0, 0, 0}).function, "?");
   EXPECT_EQ(runtime.thread_state(1), 0u) << "a thread of another process";
   lt_process process{};
   runtime.configure(process);

@@ -4,12 +4,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "runtimes/cpython/asyncio_offsets.h"
+#include "runtimes/cpython/code_cache.h"
 #include "runtimes/cpython/debug_offsets.h"
 #include "runtimes/cpython/py_string.h"
 #include "runtimes/cpython/source_file.h"
@@ -266,6 +268,68 @@ TEST(PyString, EndsAtTheLastMappedByte) {
   std::memcpy(place, object.data(), object.size());
   EXPECT_EQ(read_string(RemoteMemory(getpid()), o, reinterpret_cast<uint64_t>(place)), "end.");
   munmap(pages, 8192);
+}
+
+// A module's own code is freed once it has run, and that of the next import comes to lie in its place.
+TEST(CodeCache, CodeAtTheAddressOfOtherCodeIsNotTakenForIt) {
+  const Offsets o = *offsets_of(12);
+  const auto text = [&](const char* s) {
+    return str_object(o, std::vector<uint8_t>(s, s + std::strlen(s)), true);
+  };
+  const auto name = text("<module>"), first_file = text("/srv/first.py"), next_file = text("/srv/next.py");
+  const std::array<uint64_t, 4> no_lines{};
+  std::vector<uint64_t> code(static_cast<size_t>(o.code.size) / 8);
+  const auto put = [&](int offset, const void* pointer) {
+    code[static_cast<size_t>(offset) / 8] = reinterpret_cast<uint64_t>(pointer);
+  };
+  const auto make = [&](const std::vector<uint8_t>& file) {  // the frame that runs it
+    code[0] = 1;
+    put(o.code.filename, file.data());
+    put(o.code.filename + 8, name.data());
+    put(o.code.name, name.data());
+    put(o.code.lines, no_lines.data());
+    const auto* names = &code[static_cast<size_t>(o.code.filename) / 8];
+    return lt_py_frame{reinterpret_cast<uint64_t>(code.data()), 0, 0,
+                       lt_py_names(names[0], names[1], names[2]), 0};
+  };
+  const RemoteMemory memory(getpid());
+  CodeCache cache(memory, o, 0);
+  const auto file_of = [&](const lt_py_frame& frame) {
+    const Code* found = cache.find(frame);
+    return found ? found->source->file : "?";
+  };
+  const lt_py_frame first = make(first_file);
+  EXPECT_EQ(file_of(first), "/srv/first.py");
+  const lt_py_frame next = make(next_file);
+  EXPECT_EQ(file_of(next), "/srv/next.py");
+  EXPECT_EQ(file_of(first), "/srv/first.py") << "was read in time";
+  const lt_py_frame gone = make(first_file);
+  make(next_file);
+  CodeCache late(memory, o, 0);
+  EXPECT_EQ(late.find(gone), nullptr);
+}
+
+TEST(CodeCache, FreedCodeIsNone) {
+  const Offsets o = *offsets_of(12);
+  const std::string text = "f";
+  const auto name = str_object(o, std::vector<uint8_t>(text.begin(), text.end()), true);
+  const std::array<uint64_t, 4> no_lines{};
+  std::vector<uint64_t> code(static_cast<size_t>(o.code.size) / 8);
+  for (const int offset : {o.code.filename, o.code.name, o.code.filename + 8})
+    code[static_cast<size_t>(offset) / 8] = reinterpret_cast<uint64_t>(name.data());
+  code[static_cast<size_t>(o.code.lines) / 8] = reinterpret_cast<uint64_t>(no_lines.data());
+  const RemoteMemory memory(getpid());
+  const auto finds = [&](uint64_t first_word) {
+    code[0] = first_word;
+    CodeCache cache(memory, o, 0);
+    return cache.find({reinterpret_cast<uint64_t>(code.data()), 0, 0, 0, 0}) != nullptr;
+  };
+  EXPECT_TRUE(finds(1));
+  EXPECT_TRUE(finds(0xffffffff)) << "immortal, 3.12";
+  EXPECT_TRUE(finds(uint64_t{0x0005} << 48 | 0xc0000000)) << "immortal, 3.14";
+  EXPECT_FALSE(finds(0)) << "the last of the freed";
+  EXPECT_FALSE(finds(0x7f1234567890));
+  EXPECT_FALSE(finds(0x7f1200000010));
 }
 
 TEST(RemoteMemory, StopsAtTheFirstBadPage) {

@@ -7,11 +7,13 @@ Usage: py_lines.py [CPU_SECONDS]. Says "ready", stalls after SIGUSR1."""
 import asyncio
 import functools
 import gc
+import importlib
 import json
 import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -166,6 +168,23 @@ class Chain:
         return work(shape)
 
 
+def imports(work, shape):
+    """A module's own code is freed once it has run (here: before the next), and that of the next import comes to lie in
+    its place."""
+    def in_module():
+        imports.code = sys._getframe(1).f_code
+        work(shape)
+
+    imports.code = None
+    imports.work = in_module
+    imports.n += 1
+    name = "imported_%d" % imports.n
+    with open(os.path.join(imports.directory, name + ".py"), "w") as file:
+        file.write("import __main__\n%s__main__.imports.work()\nmade = 1\n" % ("\n" * (imports.n % 7)))
+    importlib.invalidate_caches()
+    importlib.import_module(name)
+
+
 def deep(work, shape, n=60):
     return deep(work, shape, n - 1) if n else work(shape)
 
@@ -177,8 +196,8 @@ async def gap():
 async def every_shape(prefix):
     await asyncio.sleep(0.4)  # the loop becomes known
     for work in spin, sleep:
-        for make in plain, through_c, generators, deep:
-            for _ in range(60):
+        for make in plain, through_c, generators, deep, imports:
+            for _ in range(1 if make is imports else 60):
                 make(len, "warm")  # what runs is specialised code
             make(work, prefix + make.__name__)
             await gap()
@@ -260,7 +279,10 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     print("ready", os.getpid(), flush=True)
     signal.sigwait([signal.SIGUSR1])
-    asyncio.run(every_shape("main "))
+    with tempfile.TemporaryDirectory() as imports.directory:
+        imports.n, sys.dont_write_bytecode = 0, True
+        sys.path.insert(0, imports.directory)
+        asyncio.run(every_shape("main "))
     run_to_its_end(lambda: asyncio.run(a_few("thread ")))
     from_sub, to_sub = os.pipe()
     run_to_its_end(in_subinterpreter, to_sub)

@@ -18,6 +18,11 @@
 
 namespace looptrace {
 
+/// Whether two frames ran the same code object, not one at the address of another.
+inline bool is_same_code(const lt_py_frame& a, const lt_py_frame& b) {
+  return a.code == b.code && a.firstlineno == b.firstlineno && a.names == b.names;
+}
+
 /// The thread that has a runtime's global lock.
 struct LockHolder {
   pid_t tid = 0;
@@ -81,7 +86,7 @@ class Runtime {
   /// meanwhile.
   virtual std::optional<LockHolder> global_lock_holder(uint64_t) { return std::nullopt; }
 
-  /// Names one captured frame. Cached by (code, firstlineno).
+  /// Names one captured frame. Cached by its code object.
   virtual Frame resolve(const lt_py_frame&) { return {}; }
 
   /// This captured frame is the last (outermost) that belongs to the same native eval frame.

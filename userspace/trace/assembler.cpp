@@ -103,15 +103,6 @@ std::optional<Holder> holder_of(const LoopState& loop, TracedProcess& process) {
   return holder;
 }
 
-// That what waits is the collector itself, not code that it calls (finalisers).
-bool collects(const Runtime& runtime, const std::vector<Frame>& frames) {
-  for (const Frame& frame : frames) {
-    if (runtime.is_gc(frame)) return true;
-    if (frame.kind == FrameKind::python || frame.kind == FrameKind::javascript) return false;
-  }
-  return false;
-}
-
 }  // namespace
 
 const char* poll_kind_name(uint32_t kind) {
@@ -205,9 +196,7 @@ void Assembler::add_holder(LoopState& loop, uint64_t seq, LockHolder holder) {
   const auto same = std::find_if(loop.holders.begin(), loop.holders.end(), [&](const SeenHolder& seen) {
     const auto& a = seen.holder.frames;
     const auto& b = holder.frames;
-    return seen.holder.tid == holder.tid &&
-           std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](const lt_py_frame& x, const lt_py_frame& y) { return x.code == y.code; });
+    return seen.holder.tid == holder.tid && std::equal(a.begin(), a.end(), b.begin(), b.end(), is_same_code);
   });
   if (same != loop.holders.end()) {
     ++same->times;
@@ -474,7 +463,7 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
       facts.child_wait = std::any_of(frames.begin(), frames.end(),
                                      [&](const Frame& f) { return process.runtime->is_child_wait(f); });
       if (facts.runtime_sleep) wait.target.reset();  // nobody's lock
-      facts.collector = collects(*process.runtime, frames);
+      facts.collector = collects(frames, [&](const Frame& f) { return process.runtime->is_gc(f); });
     }
     facts.target = wait.target;
     facts.woken_by = wait.woken_by;

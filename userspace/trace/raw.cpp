@@ -8,7 +8,7 @@ namespace looptrace {
 bool RawCapture::same_python(const RawCapture& other) const {
   if (python.size() != other.python.size()) return false;
   for (size_t i = 0; i < python.size(); ++i) {
-    if (python[i].code != other.python[i].code || python[i].instr != other.python[i].instr) return false;
+    if (python[i].instr != other.python[i].instr || !is_same_code(python[i], other.python[i])) return false;
   }
   return true;
 }
@@ -59,7 +59,8 @@ std::optional<RawCapture> decode_capture(std::span<const std::byte> bytes) {
     uint64_t word[3];
     std::memcpy(word, at, sizeof word);
     at += sizeof word;
-    f = {word[0], word[1], static_cast<uint32_t>(word[2]), static_cast<uint32_t>(word[2] >> 32)};
+    f = {word[0], word[1], static_cast<uint32_t>(word[2]), static_cast<uint16_t>(word[2] >> 32),
+         static_cast<uint16_t>(word[2] >> 48)};
   }
   if (h.nv8) {
     c.v8.resize(h.nv8);

@@ -25,18 +25,25 @@ T load(const uint8_t* at) {
   return value;
 }
 
+// A live object begins with its count of references, of 32 bits (3.14+: and flags in the upper 16). Freed
+// small ones begin with the address of other freed memory, or with nothing; what follows may stay as it was.
+bool is_freed(const uint8_t* object) {
+  const auto word = load<uint64_t>(object);
+  return static_cast<uint32_t>(word) == 0 || (word >> 32 & 0xffff) != 0;
+}
+
 }  // namespace
 
 CodeCache::CodeCache(const RemoteMemory& memory, const Offsets& offsets, uint64_t code_type)
     : memory_(memory), offsets_(offsets), code_type_(code_type) {}
 
-const Code* CodeCache::find(uint64_t address, uint32_t first_line) {
-  const Key key{address, first_line};
+const Code* CodeCache::find(const lt_py_frame& frame) {
+  const Key key{frame.code & offsets_.code_mask(), frame.firstlineno, frame.names};
   if (const auto it = index_.find(key); it != index_.end()) {
     order_.splice(order_.begin(), order_, it->second);
     return &it->second->code;
   }
-  auto code = read(address, first_line);
+  auto code = read(key);
   if (!code) return nullptr;  // not kept: the address may hold a code object later
   bytes_ += weight(*code);
   order_.push_front({key, std::move(*code)});
@@ -45,13 +52,20 @@ const Code* CodeCache::find(uint64_t address, uint32_t first_line) {
   return &order_.front().code;
 }
 
-std::unique_ptr<Code> CodeCache::read(uint64_t address, uint32_t first_line) {
+std::unique_ptr<Code> CodeCache::read(const Key& captured) {
   std::array<uint8_t, 512> object;
   const auto size = static_cast<size_t>(offsets_.code.size);
-  if (address % 8 != 0 || size > object.size() || !memory_.read(address, object.data(), size)) return nullptr;
+  if (captured.address % 8 != 0 || size > object.size() ||
+      !memory_.read(captured.address, object.data(), size)) {
+    return nullptr;
+  }
   if (code_type_ && load<uint64_t>(object.data() + offsets_.ob_type) != code_type_) return nullptr;
+  const bool counts = offsets_.ob_type == 8;  // without a GIL the counts are elsewhere
+  if (counts && is_freed(object.data())) return nullptr;
   const auto found_line = load<int32_t>(object.data() + offsets_.code.firstlineno);
-  if (first_line && static_cast<uint32_t>(found_line) != first_line) return nullptr;
+  if (captured.first_line && static_cast<uint32_t>(found_line) != captured.first_line) return nullptr;
+  const auto names = load<std::array<uint64_t, 3>>(object.data() + offsets_.code.filename);
+  if (captured.names && lt_py_names(names[0], names[1], names[2]) != captured.names) return nullptr;
 
   const auto name = read_string(memory_, offsets_, load<uint64_t>(object.data() + offsets_.code.name));
   const auto file = read_string(memory_, offsets_, load<uint64_t>(object.data() + offsets_.code.filename));
@@ -63,6 +77,9 @@ std::unique_ptr<Code> CodeCache::read(uint64_t address, uint32_t first_line) {
   code->first_line = found_line;
   code->flags = load<uint32_t>(object.data() + offsets_.code.flags);
   code->lines = read_bytes(load<uint64_t>(object.data() + offsets_.code.lines));
+  // It may have been freed while it was read, and what it refers to with it.
+  const auto still = memory_.get<uint64_t>(captured.address);
+  if (counts && (!still || is_freed(reinterpret_cast<const uint8_t*>(&*still)))) return nullptr;
   return code;
 }
 

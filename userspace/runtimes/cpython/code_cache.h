@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "looptrace.h"
 #include "runtimes/cpython/offsets.h"
 #include "runtimes/cpython/source_file.h"
 #include "runtimes/remote_memory.h"
@@ -24,17 +25,17 @@ struct Code {
   std::vector<uint8_t> lines;  ///< the line table
 };
 
-/// Code objects by (address, first line), read from the process on first use. An address alone will not do:
-/// code objects are freed and their memory reused. Least recently used ones go when there are more than
-/// 16384 or when they hold more than 8 MiB. Not thread-safe.
+/// Code objects, read from the process on first use. Their address alone will not do: code objects are freed
+/// and their memory reused, that of a module's own code with the next import. Least recently used ones go
+/// when there are more than 16384 or when they hold more than 8 MiB. Not thread-safe.
 class CodeCache {
  public:
   /// `code_type` is the address of PyCode_Type, 0 = do not check.
   CodeCache(const RemoteMemory& memory, const Offsets& offsets, uint64_t code_type);
 
-  /// Null if there is no code object at `address`, or one with another first line than the captured (0 =
-  /// it could not be captured). Valid until the next call.
-  const Code* find(uint64_t address, uint32_t first_line);
+  /// Null if there is no longer the code object that the frame ran, as far as its first line and names were
+  /// captured. Valid until the next call.
+  const Code* find(const lt_py_frame& frame);
 
   size_t entries() const { return order_.size(); }
   size_t bytes() const { return bytes_; }
@@ -43,11 +44,14 @@ class CodeCache {
   struct Key {
     uint64_t address;
     uint32_t first_line;
+    uint16_t names;
     bool operator==(const Key&) const = default;
   };
   struct Hash {
     size_t operator()(const Key& key) const {
-      return (key.address >> 4 ^ uint64_t{key.first_line} << 40) * 0x9e3779b97f4a7c15u >> 16;
+      return (key.address >> 4 ^ uint64_t{key.first_line} << 40 ^ uint64_t{key.names} << 48) *
+                 0x9e3779b97f4a7c15u >>
+             16;
     }
   };
   struct Entry {
@@ -55,7 +59,7 @@ class CodeCache {
     Code code;
   };
 
-  std::unique_ptr<Code> read(uint64_t address, uint32_t first_line);
+  std::unique_ptr<Code> read(const Key& captured);
   std::vector<uint8_t> read_bytes(uint64_t address) const;
   std::shared_ptr<const SourceFile> source(const std::string& filename);
   void evict();

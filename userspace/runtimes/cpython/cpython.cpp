@@ -83,8 +83,8 @@ class CPython final : public Runtime {
   std::optional<Link> read_frame(uint64_t address) const;
   InterpreterStack walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
   std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
-  std::optional<uint32_t> first_line(uint64_t code) const;
-  int line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const;
+  bool read_code(lt_py_frame& frame) const;
+  int line_of(const Code& code, const lt_py_frame& frame) const;
 
   const RemoteMemory memory_;
   const Installation python_;
@@ -102,6 +102,8 @@ void CPython::configure(lt_process& process) const {
                 .f_instr = o.frame.instr,
                 .f_owner = o.frame.owner,
                 .co_firstlineno = o.code.firstlineno,
+                .co_filename = o.code.filename,
+                .pad = 0,
                 .code_type = python_.code_type,
                 .code_mask = o.code_mask(),
                 .task = tasks_.config()};
@@ -154,8 +156,7 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
     return state;
   };
   const auto same_codes = [](const std::vector<lt_py_frame>& a, const std::vector<lt_py_frame>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](const lt_py_frame& x, const lt_py_frame& y) { return x.code == y.code; });
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), is_same_code);
   };
   const auto before = look();
   if (!before) return std::nullopt;
@@ -172,11 +173,11 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
   return found;
 }
 
-int CPython::line_of(const Code& code, uint64_t address, const lt_py_frame& frame) const {
+int CPython::line_of(const Code& code, const lt_py_frame& frame) const {
   const Offsets& o = python_.offsets;
   std::optional<int> line;
   if (o.minor >= 11) {
-    const uint64_t bytecode = address + static_cast<uint64_t>(o.code.bytecode);
+    const uint64_t bytecode = (frame.code & o.code_mask()) + static_cast<uint64_t>(o.code.bytecode);
     line = line_by_locations(code.lines, code.first_line, static_cast<int64_t>(frame.instr - bytecode));
   } else {
     const auto last = static_cast<int32_t>(frame.instr);  // an int: BPF read what follows it too
@@ -189,8 +190,7 @@ int CPython::line_of(const Code& code, uint64_t address, const lt_py_frame& fram
 Frame CPython::resolve(const lt_py_frame& frame) {
   Frame out;
   out.kind = FrameKind::python;
-  const uint64_t address = frame.code & python_.offsets.code_mask();
-  const Code* code = codes_.find(address, frame.firstlineno);
+  const Code* code = codes_.find(frame);
   if (!code) {
     out.function = "?";
     return out;
@@ -199,7 +199,7 @@ Frame CPython::resolve(const lt_py_frame& frame) {
   out.file = code->source->file;
   out.module = code->source->module;
   out.origin = code->source->origin;
-  out.line = line_of(*code, address, frame);
+  out.line = line_of(*code, frame);
   return out;
 }
 
@@ -216,7 +216,7 @@ bool CPython::is_shim(const lt_py_frame& frame) const {
   if (python_.offsets.minor < 13 || frame.firstlineno != 0) return false;
   const uint64_t address = frame.code & python_.offsets.code_mask();
   if (python_.init_cleanup) return address == python_.init_cleanup;
-  const Code* code = codes_.find(address, 0);
+  const Code* code = codes_.find(frame);
   return code && code->function == "__init__" && code->source->file == "__init__";
 }
 
@@ -231,17 +231,19 @@ bool CPython::is_gc(const Frame& native) const {
          kCollectorFunctions.end();
 }
 
-std::optional<uint32_t> CPython::first_line(uint64_t code) const {
+// What tells the frame's code object from another at its address. False if there is none.
+bool CPython::read_code(lt_py_frame& frame) const {
   const Offsets& o = python_.offsets;
-  std::array<uint8_t, 128> head;  // from the object's start to its first line
-  const auto size = static_cast<size_t>(std::max(o.ob_type + 8, o.code.firstlineno + 4));
-  if (size > head.size() || !memory_.read(code, head.data(), size)) return std::nullopt;
+  std::array<uint8_t, 256> head;  // from the object's start to its names
+  const auto size = static_cast<size_t>(o.code.filename) + 24;
+  if (size > head.size() || !memory_.read(frame.code, head.data(), size)) return false;
   uint64_t type = 0;
-  uint32_t line = 0;
+  std::array<uint64_t, 3> names;
   std::memcpy(&type, head.data() + o.ob_type, sizeof type);
-  std::memcpy(&line, head.data() + o.code.firstlineno, sizeof line);
-  if (python_.code_type && type != python_.code_type) return std::nullopt;
-  return line;
+  std::memcpy(&frame.firstlineno, head.data() + o.code.firstlineno, sizeof frame.firstlineno);
+  std::memcpy(names.data(), head.data() + o.code.filename, sizeof names);
+  frame.names = lt_py_names(names[0], names[1], names[2]);
+  return !python_.code_type || type == python_.code_type;
 }
 
 std::optional<CPython::Link> CPython::read_frame(uint64_t address) const {
@@ -258,9 +260,7 @@ std::optional<CPython::Link> CPython::read_frame(uint64_t address) const {
   link.frame.code &= o.code_mask();
   if (o.frame.owner >= 0) link.frame.owner = bytes[static_cast<size_t>(o.frame.owner)];
   if (o.minor >= 12 && link.frame.owner >= kOwnedByInterpreter) return link;
-  const auto line = first_line(link.frame.code);
-  if (!line) return std::nullopt;
-  link.frame.firstlineno = *line;
+  if (!read_code(link.frame)) return std::nullopt;
   return link;
 }
 

@@ -146,7 +146,7 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.code.lines = words.member(order->code + 4, order->code);
   o.code.firstlineno = words.member(order->code + 5, order->code, 4);
   o.code.bytecode = words.member(order->code + 9, order->code, 1);
-  o.code.size = end_of({o.code.filename, o.code.name, o.code.lines, o.code.firstlineno});
+  o.code.size = end_of({o.code.filename + 16, o.code.name, o.code.lines, o.code.firstlineno});
 
   o.ob_type = words.member(order->object + 1, order->object);
   o.bytes.size = words.member(order->bytes + 1, order->bytes);

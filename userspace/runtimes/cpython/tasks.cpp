@@ -58,9 +58,7 @@ T load(std::span<const uint8_t> bytes, size_t at) {
 
 }  // namespace
 
-const Code* Tasks::code_of(const lt_py_frame& frame) const {
-  return codes_.find(frame.code & python_.offsets.code_mask(), frame.firstlineno);
-}
+const Code* Tasks::code_of(const lt_py_frame& frame) const { return codes_.find(frame); }
 
 bool Tasks::is_coroutine(const lt_py_frame& frame) const {
   const Code* code = code_of(frame);
@@ -87,7 +85,9 @@ int Tasks::self_offset(uint64_t code) const {
 bool Tasks::learn(std::span<const lt_py_frame> frames) {
   bool found = false;
   for (const lt_py_frame& frame : frames) {
-    if (!frame.code || !met_.insert(frame.code ^ uint64_t{frame.firstlineno} << 44).second) continue;
+    if (!frame.code ||
+        !met_.insert(frame.code ^ uint64_t{frame.firstlineno} << 44 ^ uint64_t{frame.names} << 48).second)
+      continue;
     const Code* code = code_of(frame);
     if (!code) continue;
     lt_py_watch* watch = is_handle_run(*code) ? &handle_ : is_tornado_execute(*code) ? &handler_ : nullptr;

@@ -80,7 +80,7 @@ class Tasks {
   CodeCache& codes_;
   std::optional<AsyncioOffsets> asyncio_;
   lt_py_watch handle_{}, handler_{};
-  std::unordered_set<uint64_t> met_;  // frames' code objects (address and first line) that were looked at
+  std::unordered_set<uint64_t> met_;  // frames' code objects that were looked at
 };
 
 }  // namespace looptrace::cpython
