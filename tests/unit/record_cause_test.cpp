@@ -285,6 +285,18 @@ TEST(StallCause, RunqueueNamesWhoRan) {
   EXPECT_EQ(judge_stall(stall, {}).detail, "runnable, but not given a CPU while stress[44] ran");
 }
 
+// A Python object's __del__ that computes is the program's own code, whoever calls it.
+TEST(StallCause, WhatTheCollectorCallsIsNotTheCollector) {
+  Stall stall = parts(100, 0, 0);
+  stall.stacks = {on_cpu(100, "gc_collect_main")};
+  const auto is_gc = [](const Frame& frame) { return frame.function == "gc_collect_main"; };
+  EXPECT_EQ(judge_stall(stall, {.is_gc = is_gc}).cause, Cause::gc);
+  Frame finalizer;
+  finalizer.function = "Node.__del__", finalizer.kind = FrameKind::python;
+  stall.stacks[0].frames.insert(stall.stacks[0].frames.begin(), finalizer);
+  EXPECT_EQ(judge_stall(stall, {.is_gc = is_gc}).cause, Cause::cpu);
+}
+
 TEST(StallCause, CollectorFramesOnMostSamples) {
   Stall stall = parts(100, 0, 0);
   stall.stacks = {on_cpu(60, "gc_collect_main"), on_cpu(40, "work")};

@@ -37,8 +37,7 @@ Verdict judge_on_cpu(const Stall& stall, const StallFacts& facts) {
   for (const Stack& stack : stall.stacks) {
     if (stack.state != StackState::on_cpu) continue;
     sampled_ns += stack.weight_ns;
-    if (facts.is_gc && std::any_of(stack.frames.begin(), stack.frames.end(), facts.is_gc))
-      gc_ns += stack.weight_ns;
+    if (facts.is_gc && collects(stack.frames, facts.is_gc)) gc_ns += stack.weight_ns;
   }
   if (gc_ns > sampled_ns / 2) {
     return {Cause::gc, Confidence::inferred,
@@ -78,6 +77,14 @@ Verdict judge_blocked(const Stall& stall, const StallFacts& facts) {
 }
 
 }  // namespace
+
+bool collects(const std::vector<Frame>& frames, const FramePredicate& is_gc) {
+  for (const Frame& frame : frames) {
+    if (is_gc(frame)) return true;
+    if (frame.kind == FrameKind::python || frame.kind == FrameKind::javascript) return false;
+  }
+  return false;
+}
 
 Verdict judge_stall(const Stall& stall, const StallFacts& facts) {
   // Of equal parts the one that names most wins: a wait names its call, a CPU its function.

@@ -42,12 +42,17 @@ std::optional<WaitTarget> implied_target(std::string_view syscall, uint64_t arg0
 /// system call decides among what is left, and the kind of its target among that.
 Verdict judge_wait(const WaitFacts& facts);
 
+using FramePredicate = std::function<bool(const Frame&)>;
+
+/// Whether it is the garbage collector itself that runs or waits, not code that it calls (finalisers).
+bool collects(const std::vector<Frame>& frames, const FramePredicate& is_gc);
+
 /// What the stall record itself does not hold and its verdict needs.
 struct StallFacts {
   uint64_t throttled_ns = 0;            ///< part of runqueue_ns: the cgroup's CPU quota was used up
   std::span<const Verdict> waits = {};  ///< one for each of stall.waits; empty: the waits' own causes
   /// The frame is the runtime's garbage collector; may be null.
-  std::function<bool(const Frame&)> is_gc = {};
+  FramePredicate is_gc = {};
 };
 
 /// The cause of the whole stall: the largest part of the time decides, and within `blocked` the cause that
