@@ -52,6 +52,7 @@ TEST(Locations, EveryKindOfEntry) {
       head(10, 1), 0,          1,                           // same line
   };
   EXPECT_EQ(line_by_locations(table, 100, -2), 100);
+  EXPECT_EQ(line_by_locations(table, 100, -4), std::nullopt) << "of a copy of the code that lies before it";
   EXPECT_EQ(line_by_locations(table, 100, 0), std::nullopt);
   EXPECT_EQ(line_by_locations(table, 100, 2), 102);
   EXPECT_EQ(line_by_locations(table, 100, 5), 102);

@@ -8,8 +8,8 @@
 namespace looptrace::cpython {
 
 /// The source line of one instruction, by the three formats that CPython has used. `offset` is in bytes of
-/// bytecode; a negative one (a frame not begun) gives `first_line`. Nothing = the table says that the
-/// instruction has no line, or does not reach that far. Any bytes are accepted as a table.
+/// bytecode; a negative one (a frame not begun; -2 from 3.11 on) gives `first_line`. Nothing = the table says
+/// that the instruction has no line, or does not reach that far. Any bytes are accepted as a table.
 
 /// co_lnotab (<= 3.9): pairs of (bytecode delta, signed line delta), no end.
 std::optional<int> line_by_lnotab(std::span<const uint8_t> table, int first_line, int64_t offset);
