@@ -128,7 +128,72 @@ TEST_P(Node, LinesAreThoseThatRan) {
   EXPECT_EQ(blocked.stacks, blocked.samples) << blocked.first_wrong;
 }
 
+/// The program under another name, as an application is called that was built into a copy of it.
+class Renamed {
+ public:
+  explicit Renamed(const std::string& program) : path_(program + "-shop." + std::to_string(getpid())) {
+    if (link(program.c_str(), path_.c_str()) != 0) path_.clear();
+  }
+  ~Renamed() { unlink(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// The JavaScript frames of a stack, as the victim writes them: [FUNCTION, FILE, LINE].
+json places(const json& stack, size_t most) {
+  json found = json::array();
+  for (const json& f : stack["frames"]) {
+    if (f.value("kind", "") != "javascript" || found.size() == most) continue;
+    found.push_back(
+        {f.value("function", ""), f.contains("file") ? f["file"] : json(nullptr), f.value("line", 0)});
+  }
+  return found;
+}
+
+class NodeCode : public Node {};
+
+TEST_P(NodeCode, IsNamedWhereItWasWritten) {
+  LOOPTRACE_NEEDS_ROOT();
+  const std::string program = node(GetParam());
+  if (program.empty()) GTEST_SKIP() << "no Node.js " << GetParam() << " here (tests/provision runtimes)";
+  const std::string file = std::string(SOURCE_DIR) + "/tests/victims/js_places.js";
+  const Directory directory;
+  const Outcome made = run({program, file, "make", directory.path()});
+  ASSERT_EQ(made.code, 0) << made.errors;
+  const Renamed renamed(program);
+  ASSERT_FALSE(renamed.path().empty());
+  std::vector<std::string> command = {renamed.path(), file, "run", directory.path()};
+  const bool transforms = GetParam() == std::string("22") || GetParam() == std::string("24");
+  if (transforms) command.insert(command.begin() + 1, "--experimental-transform-types");
+  Victim victim(command, {});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "20ms", "--max-line", "400000"});
+  ASSERT_TRUE(trace.started());
+  victim.process().signal(SIGUSR1);
+  const auto truth = victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  EXPECT_EQ(truth.size(), std::stoi(GetParam()) >= 22 ? 14u : 13u) << victim.process().errors();
+  const auto stalls = trace.stalls();
+  for (const json& t : truth) {
+    SCOPED_TRACE(t["shape"].get<std::string>());
+    const json* s = overlapping(t, stalls);
+    ASSERT_TRUE(s) << "missed: " << t.dump();
+    json stack = json::object();
+    for (const json& one : s->value("stacks", json::array())) {
+      if (one["state"] == "blocked" && one["weight_ns"] > stack.value("weight_ns", 0u)) stack = one;
+    }
+    ASSERT_FALSE(stack.empty()) << s->dump();
+    EXPECT_EQ(places(stack, t["frames"].size()), t["frames"]);
+    if ((*s)["cause"]["kind"] == "runqueue") continue;  // the machine was busy with other things
+    EXPECT_EQ((*s)["culprit"].value("function", ""), t["frames"][0][0]) << s->dump();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(NodeJs, Node, testing::Values("18", "20", "22", "24"),
+                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(NodeJs, NodeCode, testing::Values("18", "20", "22", "24", "26"),
                          [](const auto& info) { return std::string(info.param); });
 
 const char* const kBusy = R"script(

@@ -354,7 +354,7 @@ TEST_P(V8, ModulesAndWideText) {
   }
 }
 
-// A hand-made translation: line N of app.ts became line N - 8 of app.js.
+// A hand-made translation: line N of app.ts became line N - 8 of app.js. Maps of other kinds: node_test.cpp.
 TEST_P(V8, SourceMaps) {
   const auto found = nodes(GetParam());
   if (found.empty()) GTEST_SKIP() << skip_reason(GetParam());
@@ -374,20 +374,14 @@ TEST_P(V8, SourceMaps) {
   const std::string expected = (root / "src" / "app.ts").string();
   struct Form {
     const char* comment;
-    bool beside, mapped;
+    bool mapped;
   };
-  const std::string inlined =
-      "//# sourceMappingURL=data:application/json;base64,"
-      "eyJ2ZXJzaW9uIjozLCJzb3VyY2VzIjpbIi4uL3NyYy9hcHAudHMiXSwibmFtZXMiOltdLCJzb3VyY2VzQ29udGVudCI6W251bGxd"
-      "LCJtYXBwaW5ncyI6Ijs7QUFVQTtBQUNBO0FBQ0E7QUFDQTtBQUNBIn0=\n";
   for (const auto& node : found) {
-    for (const Form& form : {Form{"//# sourceMappingURL=app.js.map\n", true, true}, Form{"", true, true},
-                             Form{inlined.c_str(), false, true}, Form{"", false, false},
-                             Form{"//# sourceMappingURL=/etc/passwd\n", true, false}}) {
+    for (const Form& form : {Form{"//# sourceMappingURL=app.js.map\n", true},
+                             Form{"//# sourceMappingURL=/etc/passwd\n", false}}) {
       SCOPED_TRACE(node + " " + form.comment);
       write(file, script + form.comment);
-      fs::remove(file + ".map");
-      if (form.beside) write(file + ".map", map);
+      write(file + ".map", map);
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
       const Victim victim(node, {file});
       ASSERT_TRUE(victim.ready());
@@ -401,13 +395,11 @@ TEST_P(V8, SourceMaps) {
       EXPECT_EQ(frames[1].line, form.mapped ? 15 : 7);
       if (!form.mapped) continue;
       // A map that was written since may belong to another build.
-      if (form.beside) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-        write(file + ".map", map);
-        EXPECT_EQ(own_frames(target.sample().names, expected).size(), 2u) << "it was read already";
-        Target later(victim.pid());
-        EXPECT_EQ(own_frames(later.sample().names, file).size(), 2u);
-      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      write(file + ".map", map);
+      EXPECT_EQ(own_frames(target.sample().names, expected).size(), 2u) << "it was read already";
+      Target later(victim.pid());
+      EXPECT_EQ(own_frames(later.sample().names, file).size(), 2u);
     }
   }
   fs::remove_all(root);
@@ -459,12 +451,12 @@ TEST_P(V8, RunningFunctions) {
     if (GetParam() >= 20) interpreter.push_back("--no-maglev");
     std::vector<std::string> baseline = interpreter;
     baseline[1] = "--always-sparkplug";
-    constexpr int kSamples = 300;
+    constexpr int kSamples = 150;
     const auto check = [&](const char* tier, const Tally& t) {
       printf("node %d %s: %d samples, %d exact, %d definition, %d without a frame, %d wrong\n", GetParam(),
              tier, t.samples, t.exact, t.definition, t.unknown, t.wrong);
       EXPECT_EQ(t.samples, kSamples) << tier;
-      EXPECT_LE(t.wrong + t.unknown, kSamples / 100) << tier;
+      EXPECT_LE(t.wrong + t.unknown, 3) << tier;
     };
     const Tally interpreted = sample_busy(node, interpreter, kSamples);
     check("interpreted", interpreted);
@@ -483,7 +475,7 @@ TEST_P(V8, GarbageCollector) {
       Target target(victim.pid());
       Symbolizer symbolizer(Symbolizer::Options{});
       int n = 0;
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < 20; ++i) {
         const auto sample = target.sample();
         std::vector<Frame> frames;
         for (size_t f = 0; f < sample.stack.addresses.size(); ++f) {
@@ -497,7 +489,7 @@ TEST_P(V8, GarbageCollector) {
     };
     const Victim victim(node, {"--expose-gc", victim_path("js_gc.js")});
     ASSERT_TRUE(victim.ready());
-    EXPECT_GT(collecting(victim), 20);
+    EXPECT_GT(collecting(victim), 10);
     const Victim other(node, {victim_path("js_nest.js"), "wait"});
     ASSERT_TRUE(other.ready());
     ASSERT_TRUE(other.wait_until_blocked());
@@ -505,7 +497,7 @@ TEST_P(V8, GarbageCollector) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Node, V8, testing::Values(18, 20, 22, 24),
+INSTANTIATE_TEST_SUITE_P(Node, V8, testing::Values(18, 20, 22, 24, 26),
                          [](const auto& info) { return std::to_string(info.param); });
 
 }  // namespace

@@ -63,6 +63,21 @@ TEST(V8SourcePositions, TheLastEntryUpToTheOffsetCounts) {
   EXPECT_EQ(position_at({}, 4), std::nullopt);
 }
 
+// As node 26 keeps it of "\n\nfunction f() {...}\nf();": DeclareGlobals, the name f and its call, return.
+TEST(V8SourcePositions, WithFlagsFromV8_14On) {
+  const std::vector<uint8_t> table = {0x02, 0x04, 0x1e, 0x00, 0x17, 0x80, 0x01, 0x12, 0x00, 0x13, 0x1c};
+  const auto at = [&](int64_t offset) {
+    return find_position(table, offset, true).value_or(PositionEntry{});
+  };
+  EXPECT_EQ(at(6).code, 6);
+  EXPECT_EQ(at(6).position, 0);
+  EXPECT_EQ(at(11).code, 11);
+  EXPECT_EQ(at(11).position, 32);
+  EXPECT_EQ(at(18).code, 15);
+  EXPECT_EQ(at(18).position, 32);
+  EXPECT_EQ(at(19).position, 39);
+}
+
 // As node 20 keeps it of `mid`, into which smaller(), small() and waits() were inlined (in this order 0, 1,
 // 2).
 TEST(V8SourcePositions, OfOptimizedCodeTellWhatWasInlined) {
@@ -229,6 +244,34 @@ TEST(V8SourceMap, PositionsAreMapped) {
   EXPECT_EQ(at(-1, 0), "none");
 }
 
+TEST(V8SourceMap, SectionsArePutTogether) {
+  // From line 0 column 10 on one.ts, from line 2 column 4 on two.ts; what a section does not map is not the
+  // one's before.
+  const auto map = SourceMap::parse(
+      R"({"version":3,"sections":[{"offset":{"line":0,"column":10},"map":{"sources":["one.ts"],"sourceRoot":"/s",)"
+      R"("mappings":"AAAA,KACA;AACA","x":{"mappings":"!"}}},{"map":{"mappings":"CAAA,IAEA","sources":["a","two.ts"]},)"
+      R"("offset":{"line":2,"column":4}}]})");
+  ASSERT_TRUE(map);
+  const auto at = [&](int line, int column) {
+    const auto found = map->find(line, column);
+    return found ? std::string(found->source) + ":" + std::to_string(found->line) : "none";
+  };
+  EXPECT_EQ(at(0, 9), "none");
+  EXPECT_EQ(at(0, 10), "/s/one.ts:0");
+  EXPECT_EQ(at(0, 15), "/s/one.ts:1");
+  EXPECT_EQ(at(1, 0), "/s/one.ts:2") << "only a section's first line begins at its column";
+  EXPECT_EQ(at(2, 4), "none");
+  EXPECT_EQ(at(2, 5), "a:0");
+  EXPECT_EQ(at(2, 9), "a:2");
+  for (const char* offset : {R"({"line":-1,"column":0})", R"({"line":0,"column":99999999999})"}) {
+    EXPECT_FALSE(SourceMap::parse(std::string(R"({"sections":[{"offset":)") + offset +
+                                  R"(,"map":{"mappings":""}}]})"));
+  }
+  std::string many = R"({"sections":[{})";
+  for (int i = 0; i < 5000; ++i) many += ",{}";
+  EXPECT_FALSE(SourceMap::parse(many + "]}"));
+}
+
 TEST(V8SourceMap, WhatIsNoMapIsRefused) {
   for (const char* text : {"", "{", "[]x", "{\"mappings\":\"AAAA", R"({"mappings":"!"})",
                            R"({"mappings":"AA"})", R"({"mappings":"AAAAAA"})", R"({"mappings":"DAAA"})"}) {
@@ -249,11 +292,13 @@ TEST(V8SourceMap, WhatIsNoMapIsRefused) {
 }
 
 TEST(V8SourceMap, WhereTheMapIs) {
-  EXPECT_EQ(mapping_url("x\n//# sourceMappingURL=app.js.map\n"), "app.js.map");
-  EXPECT_EQ(mapping_url("//# sourceMappingURL=a\n//@ sourceMappingURL=b"), "b") << "the last one counts";
-  EXPECT_EQ(mapping_url("s = 'sourceMappingURL=no'"), "");
-  EXPECT_EQ(mapping_url("//# sourceMappingURL=yes\nf('sourceMappingURL=no')"), "yes");
-  EXPECT_EQ(mapping_url("sourceMappingURL="), "");
+  EXPECT_EQ(comment_value("x\n//# sourceMappingURL=app.js.map\n", "sourceMappingURL"), "app.js.map");
+  EXPECT_EQ(comment_value("//# sourceMappingURL=a\n//@ sourceMappingURL=b", "sourceMappingURL"), "b")
+      << "the last one counts";
+  EXPECT_EQ(comment_value("s = 'sourceMappingURL=no'", "sourceMappingURL"), "");
+  EXPECT_EQ(comment_value("//# sourceMappingURL=yes\nf('sourceMappingURL=no')", "sourceMappingURL"), "yes");
+  EXPECT_EQ(comment_value("sourceMappingURL=", "sourceMappingURL"), "");
+  EXPECT_EQ(comment_value("//# sourceURL=a.js\n//# sourceMappingURL=b", "sourceURL"), "a.js");
   EXPECT_EQ(source_path("/srv/dist/", "../src/a.ts"), "/srv/src/a.ts");
   EXPECT_EQ(source_path("/srv/dist/", "/abs/a.ts"), "/abs/a.ts");
   EXPECT_EQ(source_path("/srv/dist/", "webpack://app/./a.ts"), "webpack://app/./a.ts");

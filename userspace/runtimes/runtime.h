@@ -95,6 +95,10 @@ class Runtime {
   /// This captured frame has no code of its own (3.12+ shims): dropped, but see is_entry.
   virtual bool is_shim(const lt_py_frame&) const { return true; }
 
+  /// The native function is of the runtime's own program, whatever that is called: an application may be
+  /// built into a copy of it.
+  virtual bool is_runtime_code(const Frame&) const { return false; }
+
   /// The native function is the runtime's garbage collector. Needs module and offset too: stripped
   /// interpreters have no name for it.
   virtual bool is_gc(const Frame& native) const = 0;

@@ -119,7 +119,11 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     }
     const Module* module = process.modules->find(returns ? address - 1 : address);
     if (!module || process.in_made_code(returns ? address - 1 : address)) modules_stale = true;
+    const size_t before = stack.frames.size();
     symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
+    for (size_t f = before; runtime && f < stack.frames.size(); ++f) {
+      if (runtime->is_runtime_code(stack.frames[f])) stack.frames[f].origin = FrameOrigin::runtime;
+    }
   }
   const uint32_t status = capture.head.unwind_status;
   stack.truncated = status != LT_UNWIND_END || capture.head.py_status != LT_PY_END;

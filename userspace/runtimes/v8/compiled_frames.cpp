@@ -93,7 +93,7 @@ std::vector<SharedFrame> CompiledFrames::optimized(const lt_v8_frame& frame, con
   if (!data || data->shared != frame.shared) return {};
   const auto table = heap_.byte_array(code.positions, layout.type.positions, kMaxTable);
   const auto call = data->call(static_cast<int64_t>(offset));
-  auto entry = call ? find_position(table, *call - 1) : std::nullopt;
+  auto entry = call ? find_position(table, *call - 1, layout.positions_have_flags) : std::nullopt;
   if (!entry || !data->is_own(*entry, *call)) return {};
   std::vector<uint8_t> inlinings;
   if (entry->inlining >= 0) inlinings = heap_.byte_array(data->inlinings, layout.type.inlinings, kMaxTable);

@@ -21,7 +21,7 @@ std::optional<int> position_in(Heap& heap, uint64_t bytecodes, int offset) {
   const Layout& layout = heap.layout();
   const auto table =
       heap.byte_array(heap.word(bytecodes, layout.bytecodes.positions), layout.type.positions, kMaxTable);
-  const auto entry = find_position(table, offset);
+  const auto entry = find_position(table, offset, layout.positions_have_flags);
   return entry ? std::optional<int>(entry->position) : std::nullopt;
 }
 

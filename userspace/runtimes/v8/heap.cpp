@@ -140,20 +140,25 @@ std::optional<Heap::Characters> Heap::characters(uint64_t object) const {
   return std::nullopt;
 }
 
+bool Heap::append(const Characters& piece, std::u16string& into) const {
+  if (piece.length == 0) return true;
+  if (piece.two_bytes) {
+    std::u16string part(piece.length, 0);
+    if (!memory_.read(piece.address, part.data(), 2 * part.size())) return false;
+    into += part;
+  } else {
+    std::vector<uint8_t> part(piece.length);
+    if (!memory_.read(piece.address, part.data(), part.size())) return false;
+    into.append(part.begin(), part.end());
+  }
+  return true;
+}
+
 bool Heap::append(uint64_t object, size_t limit, int depth, std::u16string& into) const {
   if (into.size() >= limit) return true;
-  if (const auto flat = characters(object)) {
-    const size_t length = std::min<size_t>(flat->length, limit - into.size());
-    if (flat->two_bytes) {
-      std::u16string part(length, 0);
-      if (length && !memory_.read(flat->address, part.data(), 2 * length)) return false;
-      into += part;
-    } else {
-      std::vector<uint8_t> part(length);
-      if (length && !memory_.read(flat->address, part.data(), length)) return false;
-      into.append(part.begin(), part.end());
-    }
-    return true;
+  if (auto flat = characters(object)) {
+    flat->length = static_cast<uint32_t>(std::min<size_t>(flat->length, limit - into.size()));
+    return append(*flat, into);
   }
   const auto s = string(object);
   if (!s || (s->type & kRepresentation) != kCons || depth >= kMaxDepth) return false;
@@ -164,6 +169,23 @@ std::optional<std::string> Heap::text(uint64_t object, size_t limit) const {
   std::u16string text;
   if (!append(object, limit, 0, text)) return std::nullopt;
   return to_utf8(text);
+}
+
+std::string Heap::end_of_text(uint64_t object, size_t limit) const {
+  auto flat = characters(object);
+  if (!flat) return {};
+  if (flat->length > limit) {
+    flat->address += (flat->length - limit) * (flat->two_bytes ? 2 : 1);
+    flat->length = static_cast<uint32_t>(limit);
+  }
+  if (!flat->two_bytes) {  // nearly always ASCII, and long
+    std::string bytes(flat->length, '\0');
+    if (!memory_.read(flat->address, bytes.data(), bytes.size())) return {};
+    if (std::all_of(bytes.begin(), bytes.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; }))
+      return bytes;
+  }
+  std::u16string text;
+  return append(*flat, text) ? to_utf8(text) : std::string();
 }
 
 }  // namespace looptrace::v8

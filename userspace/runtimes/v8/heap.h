@@ -58,6 +58,9 @@ class Heap {
   };
   std::optional<Characters> characters(uint64_t string) const;
 
+  /// The last `limit` characters of a string that lies in one piece, as UTF-8; empty if it does not.
+  std::string end_of_text(uint64_t string, size_t limit) const;
+
   const RemoteMemory& memory() const { return memory_; }
   const Layout& layout() const { return layout_; }
 
@@ -70,6 +73,7 @@ class Heap {
   std::optional<String> string(uint64_t object) const;
   std::optional<uint16_t> type_of_map(uint64_t map) const;
   bool append(uint64_t string, size_t limit, int depth, std::u16string& into) const;
+  bool append(const Characters& piece, std::u16string& into) const;
 
   RemoteMemory memory_;
   const Layout& layout_;

@@ -28,8 +28,8 @@ bool looks_like_version(std::string_view text) {
 }
 
 Error unsupported(const std::string& what) {
-  return {what + ": JavaScript frames of this process stay native (known are Node.js 18, 20, 22 and 24)", 0,
-          Fault::unsupported};
+  return {what + ": JavaScript frames of this process stay native (known are Node.js 18, 20, 22, 24 and 26)",
+          0, Fault::unsupported};
 }
 
 // process.versions: node::per_process::metadata begins with it, and it with those of Node.js and V8.

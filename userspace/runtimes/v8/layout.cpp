@@ -16,6 +16,7 @@ struct Known {
   std::string_view v8;  // major.minor
   int node;
   int source_positions;  // BytecodeArray
+  bool positions_have_flags;
   bool positions_first;
   bool flags_are_smi;
   std::optional<uint32_t> module_type;
@@ -23,11 +24,12 @@ struct Known {
   decltype(Layout::code) code;
   decltype(Layout::deoptimization) deoptimization;
 };
-constexpr std::array<Known, 4> kKnown = {{
-    {"10.2.", 18, 32, false, true, {}, 8, {128, 0, 0, 40, 16, 24}, {2, 6, 7, 8, false}},
-    {"11.3.", 20, 32, false, true, {}, 8, {16, 8, 40, 56, 16, 24}, {2, 6, 7, 8, false}},
-    {"12.4.", 22, 24, false, true, 3, 8, {32, 8, 40, 52, 8, 16}, {2, 6, 7, 8, false}},
-    {"13.6.", 24, 24, true, false, 5, 8, {32, 8, 40, 56, 8, 16}, {3, 7, 8, 9, true}},
+constexpr std::array<Known, 5> kKnown = {{
+    {"10.2.", 18, 32, false, false, true, {}, 8, {128, 0, 0, 40, 16, 24}, {2, 6, 7, 8, false}},
+    {"11.3.", 20, 32, false, false, true, {}, 8, {16, 8, 40, 56, 16, 24}, {2, 6, 7, 8, false}},
+    {"12.4.", 22, 24, false, false, true, 3, 8, {32, 8, 40, 52, 8, 16}, {2, 6, 7, 8, false}},
+    {"13.6.", 24, 24, false, true, false, 5, 8, {32, 8, 40, 56, 8, 16}, {3, 7, 8, 9, true}},
+    {"14.6.", 26, 24, true, true, false, 5, 8, {32, 8, 40, 56, 8, 16}, {3, 7, 8, 9, true}},
 }};
 
 class Constants {
@@ -85,7 +87,7 @@ Result<Layout> read_layout(ElfObject& node, std::string_view version) {
   l.type.inlinings = c.type({"type_ByteArray__BYTE_ARRAY_TYPE"});
   if (known->node == 22) {
     l.type.deoptimization = c.type({"type_TrustedFixedArray__TRUSTED_FIXED_ARRAY_TYPE"});
-  } else if (known->node == 24) {
+  } else if (known->node >= 24) {
     l.type.deoptimization = c.type({"type_ProtectedFixedArray__PROTECTED_FIXED_ARRAY_TYPE"});
     l.type.literals = c.type({"type_TrustedWeakFixedArray__TRUSTED_WEAK_FIXED_ARRAY_TYPE"});
     l.type.inlinings = l.type.positions;
@@ -109,6 +111,7 @@ Result<Layout> read_layout(ElfObject& node, std::string_view version) {
   l.bytecodes.code = c.get({"class_BytecodeArray__data__uintptr_t"});
   l.bytecodes.length = c.get({"class_FixedArrayBase__length__SMI"});
   l.bytecodes.positions = known->source_positions;
+  l.positions_have_flags = known->positions_have_flags;
   l.code = known->code;
   l.deoptimization = known->deoptimization;
   l.scope.first = 8 + 8 * c.get({"scopeinfo_idx_first_vars"});

@@ -51,6 +51,8 @@ struct Layout {
     int code;  ///< the first bytecode
   } bytecodes;
 
+  bool positions_have_flags;  ///< of source position tables: see find_position()
+
   struct {
     int header;       ///< bytes of the header in front of the instructions
     int header_code;  ///< in it: the Code; 0 = it is that

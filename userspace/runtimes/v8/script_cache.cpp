@@ -40,18 +40,23 @@ std::shared_ptr<Script> ScriptCache::find(uint64_t address) {
   return script;
 }
 
+void ScriptCache::read_text(Script& script) {
+  script.lines = read_line_ends(heap_, heap_.word(script.address, heap_.layout().script.line_ends),
+                                script.identity.source);
+  if (script.name.origin == FrameOrigin::runtime) return;
+  const TextEnd end = [&](size_t length) { return heap_.end_of_text(script.identity.source, length); };
+  if (script.name.file.empty())
+    script.name = classify_script(find_comment(end, "sourceURL"));  // of eval() and its like
+  script.map = find_source_map(heap_.memory().pid(), script.name.file, end);
+}
+
 ScriptCache::Place ScriptCache::place(Script& script, int position) {
-  Place place{script.name, 0};
-  if (script.name.file.empty()) return place;
-  if (!script.lines_read) {
-    script.lines_read = true;
-    script.lines = read_line_ends(heap_, heap_.word(script.address, heap_.layout().script.line_ends),
-                                  script.identity.source);
-    if (script.name.origin != FrameOrigin::runtime) {
-      script.map = find_source_map(heap_.memory().pid(), script.name.file);
-    }
+  if (!script.text_read) {
+    script.text_read = true;
+    read_text(script);
     evict();
   }
+  Place place{script.name, 0};
   const auto found = script.lines.find(position);
   if (!found) return place;
   const int64_t line = int64_t{found->line} + script.line_offset;
@@ -64,7 +69,7 @@ ScriptCache::Place ScriptCache::place(Script& script, int position) {
       return place;
     }
   }
-  place.line = static_cast<int>(line) + 1;
+  if (!script.name.file.empty()) place.line = static_cast<int>(line) + 1;
   return place;
 }
 

@@ -22,7 +22,7 @@ struct ScriptIdentity {
   bool operator==(const ScriptIdentity&) const = default;
 };
 
-/// What is kept of one script: its name, and its lines once they were asked for.
+/// What is kept of one script: its name, and what its text tells once that was asked for.
 struct Script {
   uint64_t address = 0;
   ScriptIdentity identity;
@@ -30,7 +30,7 @@ struct Script {
   int line_offset = 0, column_offset = 0;  ///< of vm.Script's options: where in its file the text begins
   LineEnds lines;
   std::unique_ptr<LocatedSourceMap> map;  ///< null if there is none
-  bool lines_read = false;                ///< and the map
+  bool text_read = false;
 
   size_t bytes() const {
     return 400 + name.file.capacity() + name.module.capacity() + lines.bytes() + (map ? map->map.bytes() : 0);
@@ -54,6 +54,7 @@ class ScriptCache {
   Place place(Script& script, int position);
 
  private:
+  void read_text(Script& script);
   void evict();
 
   Heap& heap_;

@@ -2,6 +2,7 @@
 #include "runtimes/v8/source_map.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
@@ -18,20 +19,38 @@ int base64_digit(char c) {
   return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-// Keeps the three members of the outermost object that are needed, and nothing of the rest (sourcesContent
-// can be most of the file). The parser does not recurse.
+constexpr size_t kMaxSections = 1u << 12;
+
+// A map, or one of the sections that a map is made of.
+struct Part {
+  uint32_t line = 0, column = 0;  // where it begins in the generated text
+  std::string mappings, root;
+  std::vector<std::string> sources;
+};
+
+// Keeps the members that are needed, of the outermost object and of its sections' maps, and nothing of the
+// rest (sourcesContent can be most of the file). The parser does not recurse.
 class Reader : public nlohmann::json_sax<nlohmann::json> {
  public:
   bool null() override { return value(nullptr); }
   bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_integer(number_integer_t n) override {
+    return number(n < 0 ? UINT64_MAX : static_cast<uint64_t>(n));
+  }
+  bool number_unsigned(number_unsigned_t n) override { return number(n); }
   bool number_float(number_float_t, const string_t&) override { return true; }
   bool binary(binary_t&) override { return true; }
   bool string(string_t& text) override { return value(&text); }
-  bool start_object(std::size_t) override { return ++depth_ > 0; }
+  bool start_object(std::size_t) override {
+    ++depth_;
+    if (depth_ == kSection && keys_[1] == "sections") {
+      if (parts.size() > kMaxSections) return false;
+      parts.emplace_back();
+    }
+    return true;
+  }
   bool key(string_t& name) override {
-    if (depth_ == 1) key_ = name;
+    if (depth_ < keys_.size()) keys_[depth_] = name;
     return true;
   }
   bool end_object() override { return depth_-- > 0; }
@@ -41,24 +60,41 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     return false;
   }
 
-  std::string mappings, root;
-  std::vector<std::string> sources;
+  std::vector<Part> parts = std::vector<Part>(1);  // the outermost object first
 
  private:
+  // Depths: the outermost object is 1, its array of sections 2, one of these 3, that one's map or offset 4.
+  static constexpr size_t kOutermost = 1, kSection = 3, kInner = 4;
+
+  bool in_section(std::string_view member) const {
+    return depth_ >= kInner && keys_[1] == "sections" && keys_[kSection] == member;
+  }
+
+  bool number(uint64_t n) {
+    if (depth_ != kInner || !in_section("offset")) return true;
+    if (n > INT32_MAX) return false;
+    if (keys_[kInner] == "line") parts.back().line = static_cast<uint32_t>(n);
+    if (keys_[kInner] == "column") parts.back().column = static_cast<uint32_t>(n);
+    return true;
+  }
+
   bool value(std::string* text) {
-    if (depth_ == 1 && text && key_ == "mappings") {
-      mappings = std::move(*text);
-    } else if (depth_ == 1 && text && key_ == "sourceRoot") {
-      root = std::move(*text);
-    } else if (depth_ == 2 && key_ == "sources") {
-      if (sources.size() >= kMaxSources) return false;
-      sources.push_back(text ? std::move(*text) : std::string());
+    const size_t of_map = in_section("map") ? kInner : kOutermost;
+    Part& part = of_map == kInner ? parts.back() : parts.front();
+    const std::string& name = keys_[of_map];
+    if (depth_ == of_map && text && name == "mappings") {
+      part.mappings = std::move(*text);
+    } else if (depth_ == of_map && text && name == "sourceRoot") {
+      part.root = std::move(*text);
+    } else if (depth_ == of_map + 1 && name == "sources") {
+      if (++sources_ > kMaxSources) return false;
+      part.sources.push_back(text ? std::move(*text) : std::string());
     }
     return true;
   }
 
-  int depth_ = 0;
-  std::string key_;
+  size_t depth_ = 0, sources_ = 0;
+  std::array<std::string, kInner + 1> keys_;  // the last one at each depth
 };
 
 }  // namespace
@@ -103,15 +139,25 @@ std::optional<SourceMap> SourceMap::parse(std::string_view json) {
   Reader reader;
   if (!nlohmann::json::sax_parse(json.begin(), json.end(), &reader)) return std::nullopt;
   SourceMap map;
-  if (!map.decode(reader.mappings)) return std::nullopt;
-  if (!reader.root.empty() && !reader.root.ends_with("/")) reader.root += '/';
-  for (const std::string& source : reader.sources) map.sources_.push_back(reader.root + source);
+  for (Part& part : reader.parts) {
+    if (&part != &reader.parts.front())
+      map.segments_.push_back({part.line, part.column, -1, 0});  // up to its own first
+    if (!map.decode(part.mappings, part.line, part.column)) return std::nullopt;
+    if (!part.root.empty() && !part.root.ends_with("/")) part.root += '/';
+    for (const std::string& source : part.sources) map.sources_.push_back(part.root + source);
+  }
+  // Within a line they may come in any order.
+  std::stable_sort(map.segments_.begin(), map.segments_.end(), [](const Segment& a, const Segment& b) {
+    return std::tie(a.line, a.column) < std::tie(b.line, b.column);
+  });
+  map.segments_.shrink_to_fit();
   return map;
 }
 
-bool SourceMap::decode(std::string_view mappings) {
-  uint32_t line = 0;
-  int64_t column = 0, source = 0, original = 0;
+// Numbers in `mappings` count from where the section begins; its sources come behind those that there are.
+bool SourceMap::decode(std::string_view mappings, uint32_t line, uint32_t first_column) {
+  const auto first_source = static_cast<int64_t>(sources_.size());
+  int64_t column = first_column, source = 0, original = 0;
   while (!mappings.empty()) {
     const char c = mappings.front();
     if (c == ';' || c == ',') {
@@ -135,17 +181,13 @@ bool SourceMap::decode(std::string_view mappings) {
       source += fields[1];
       original += fields[2];
     }
-    if (column < 0 || column > INT32_MAX || source < 0 || source > INT32_MAX || original < 0 ||
+    if (column < 0 || column > INT32_MAX || source < 0 || source > INT32_MAX / 2 || original < 0 ||
         original > INT32_MAX || segments_.size() >= kMaxSegments)
       return false;
-    segments_.push_back({line, static_cast<uint32_t>(column), n > 1 ? static_cast<int32_t>(source) : -1,
+    segments_.push_back({line, static_cast<uint32_t>(column),
+                         n > 1 ? static_cast<int32_t>(first_source + source) : -1,
                          static_cast<uint32_t>(original)});
   }
-  // Within a line they may come in any order.
-  std::stable_sort(segments_.begin(), segments_.end(), [](const Segment& a, const Segment& b) {
-    return std::tie(a.line, a.column) < std::tie(b.line, b.column);
-  });
-  segments_.shrink_to_fit();
   return true;
 }
 

@@ -11,8 +11,8 @@
 namespace looptrace::v8 {
 
 /// A source map (ECMA-426, version 3): where in the sources each position of a generated file came from. Read
-/// from a file of the traced process's, so nothing in it is trusted: at most 16 MiB of text, 2^19 segments.
-/// Maps in sections are not read.
+/// from a file of the traced process's, so nothing in it is trusted: at most 16 MiB of text, 2^19 segments,
+/// 2^12 sections.
 class SourceMap {
  public:
   static constexpr size_t kMaxText = 16u << 20;
@@ -35,7 +35,7 @@ class SourceMap {
     int32_t source;         // -1 = generated code without a source
     uint32_t original;      // line
   };
-  bool decode(std::string_view mappings);
+  bool decode(std::string_view mappings, uint32_t line, uint32_t first_column);
 
   std::vector<std::string> sources_;
   std::vector<Segment> segments_;  // by line and column

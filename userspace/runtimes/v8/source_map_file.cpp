@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
@@ -42,51 +41,46 @@ std::optional<int64_t> start_time(pid_t pid) {
   return to_ns(now) - to_ns(since_boot) + ticks * (kNsPerSecond / sysconf(_SC_CLK_TCK)) + kSlack;
 }
 
-class RootedFile {
- public:
-  RootedFile(pid_t pid, const std::string& path)
-      : fd_(open_in_root("/proc/" + std::to_string(pid) + "/root", path)) {
-    if (fd_ && ::fstat(fd_.get(), &stat_) != 0) fd_ = {};
+// All of a map that was there when the process began.
+std::string read_map(pid_t pid, const std::string& path) {
+  const auto started = start_time(pid);
+  const UniqueFd fd = open_in_root("/proc/" + std::to_string(pid) + "/root", path);
+  struct stat st {};
+  if (!started || !fd || ::fstat(fd.get(), &st) != 0 || to_ns(st.st_mtim) > *started) return {};
+  if (static_cast<uint64_t>(st.st_size) > SourceMap::kMaxText) return {};
+  std::string text(static_cast<size_t>(st.st_size), '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t n = ::pread(fd.get(), text.data() + done, text.size() - done, static_cast<off_t>(done));
+    if (n <= 0) break;
+    done += static_cast<size_t>(n);
   }
-  explicit operator bool() const { return static_cast<bool>(fd_); }
-  size_t size() const { return static_cast<size_t>(stat_.st_size); }
-  int64_t written() const { return to_ns(stat_.st_mtim); }
-
-  /// The last `size` bytes, or all.
-  std::string tail(size_t size) const {
-    size = std::min(size, this->size());
-    std::string bytes(size, '\0');
-    size_t done = 0;
-    while (done < size) {
-      const ssize_t n = ::pread(fd_.get(), bytes.data() + done, size - done,
-                                static_cast<off_t>(this->size() - size + done));
-      if (n <= 0) break;
-      done += static_cast<size_t>(n);
-    }
-    bytes.resize(done);
-    return bytes;
-  }
-
- private:
-  UniqueFd fd_;
-  struct stat stat_ {};
-};
+  text.resize(done);
+  return text;
+}
 
 std::string directory_of(std::string_view path) { return std::string(path.substr(0, path.rfind('/') + 1)); }
 
 }  // namespace
 
-std::string_view mapping_url(std::string_view text) {
+std::string_view comment_value(std::string_view text, std::string_view name) {
   for (size_t from = std::string_view::npos;;) {
-    const size_t at = text.rfind("sourceMappingURL=", from);
+    const size_t at = text.rfind(name, from);
     if (at == std::string_view::npos || at < 4) return {};
-    const std::string_view before = text.substr(at - 4, 4);
-    if (before == "//# " || before == "//@ ") {
-      const std::string_view url = text.substr(at + 17);
-      return url.substr(0, url.find_first_of(" \t\r\n"));
-    }
+    const std::string_view before = text.substr(at - 4, 4), after = text.substr(at + name.size());
+    if ((before == "//# " || before == "//@ ") && after.starts_with("="))
+      return after.substr(1, after.find_first_of(" \t\r\n") - 1);
     from = at - 1;
   }
+}
+
+std::string find_comment(const TextEnd& end, std::string_view name) {
+  std::string text = end(kTail);
+  // The end of a long line: the comment may begin before it.
+  if (comment_value(text, name).empty() && text.size() >= kTail &&
+      trim(text).find('\n') == std::string_view::npos)
+    text = end(SourceMap::kMaxText);
+  return std::string(comment_value(text, name));
 }
 
 std::string source_path(std::string_view directory, std::string_view source) {
@@ -96,29 +90,17 @@ std::string source_path(std::string_view directory, std::string_view source) {
   return path.lexically_normal().string();
 }
 
-std::unique_ptr<LocatedSourceMap> find_source_map(pid_t pid, const std::string& file) {
-  if (!file.starts_with("/")) return nullptr;
-  const auto started = start_time(pid);
-  const RootedFile script(pid, file);
-  if (!started || !script || script.written() > *started) return nullptr;
-  std::string text = script.tail(kTail);
-  // The end of a long line: the comment may begin before it.
-  if (mapping_url(text).empty() && script.size() > kTail && script.size() <= SourceMap::kMaxText &&
-      trim(text).find('\n') == std::string_view::npos) {
-    text = script.tail(SourceMap::kMaxText);
-  }
-  const std::string_view url = mapping_url(text);
-
-  std::string json, directory = directory_of(file);
+std::unique_ptr<LocatedSourceMap> find_source_map(pid_t pid, const std::string& file, const TextEnd& end) {
+  const std::string url = find_comment(end, "sourceMappingURL");
+  std::string json, directory;
+  if (file.starts_with("/")) directory = directory_of(file);
   if (url.starts_with("data:")) {
     const size_t data = url.find("base64,");
-    if (data == std::string_view::npos) return nullptr;
-    json = decode_base64(url.substr(data + 7));
-  } else {
+    if (data == std::string::npos) return nullptr;
+    json = decode_base64(std::string_view(url).substr(data + 7));
+  } else if (!directory.empty()) {
     const std::string path = url.empty() ? file + ".map" : source_path(directory, url);
-    const RootedFile map(pid, path);
-    if (!map || map.size() > SourceMap::kMaxText || map.written() > *started) return nullptr;
-    json = map.tail(SourceMap::kMaxText);
+    json = read_map(pid, path);
     directory = directory_of(path);
   }
   auto map = SourceMap::parse(json);

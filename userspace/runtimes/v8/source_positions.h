@@ -7,8 +7,9 @@
 
 namespace looptrace::v8 {
 
-/// An entry of V8's source position table: pairs of differences to the entry before, in zigzag base-128; a
-/// code offset's is negated where the position is no statement's.
+/// An entry of V8's source position table: pairs of differences to the entry before, in base-128, a
+/// position's zigzag. A code offset's is negated (zigzag, too) where the position is no statement's; from V8
+/// 14 on, it has two flags below it.
 struct PositionEntry {
   int64_t code = 0;   ///< offset in the code
   int position = 0;   ///< in characters from the script's start
@@ -16,8 +17,9 @@ struct PositionEntry {
 };
 
 /// The last entry at `offset` or before. Nothing if there is none, if it has no position, or if the table is
-/// not well formed.
-std::optional<PositionEntry> find_position(std::span<const uint8_t> table, int64_t offset);
+/// not well formed. `flags`: code offsets have flags below them.
+std::optional<PositionEntry> find_position(std::span<const uint8_t> table, int64_t offset,
+                                           bool flags = false);
 
 /// The same of a position that stands alone.
 std::optional<PositionEntry> unpack_position(int64_t position);

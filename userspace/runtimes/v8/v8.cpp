@@ -41,6 +41,7 @@ class NodeJs final : public Runtime {
 
   std::string name() const override { return "node " + node_.version; }
   void configure(lt_process& process) const override;
+  bool is_runtime_code(const Frame& native) const override { return native.module == node_.module; }
   bool is_gc(const Frame& native) const override;
   // spawnSync() and execSync(): a loop over the child's pipes and its end.
   bool is_child_wait(const Frame& native) const override {

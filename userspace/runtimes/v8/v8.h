@@ -11,8 +11,8 @@
 
 namespace looptrace {
 
-/// Node.js 18, 20, 22 and 24 (V8 10.2, 11.3, 12.4, 13.6), x86-64. Null where the process runs none; `warning`
-/// tells of one that is not known.
+/// Node.js 18, 20, 22, 24 and 26 (V8 10.2, 11.3, 12.4, 13.6, 14.6), x86-64. Null where the process runs none;
+/// `warning` tells of one that is not known.
 ///
 /// How frames are found: code that V8 made has a frame pointer and no unwind table, so the native walk leaves
 /// it by the frame pointer (rows of kind GAP). Below the frame pointer lie the context (or the frame's type,
