@@ -177,7 +177,18 @@ TEST(JitName, IsTakenApart) {
   EXPECT_EQ(f.function, "hashAll");
   EXPECT_EQ(f.file, "/srv/app.js");
   EXPECT_EQ(f.line, 13);
+  EXPECT_TRUE(f.at_definition);
   EXPECT_EQ(f.origin, FrameOrigin::application);
+  for (const char* newer : {"JS:o*hashAll /srv/app.js:13:17", "JS:+'hashAll /srv/app.js:13:17",
+                            "JS:o*'hashAll /srv/app.js:13:17", "JS:hashAll /srv/app.js:13:17"}) {
+    EXPECT_EQ(parse(newer).function, "hashAll") << newer;
+  }
+  EXPECT_EQ(parse("JS:open /srv/app.js:13:17").function, "open");
+  f = parse("JSC-FTL: burns#CHbtBC");
+  EXPECT_EQ(f.function, "burns");
+  EXPECT_EQ(f.origin, FrameOrigin::application);
+  EXPECT_EQ(parse("JSC-DFG: #CnDWEB").function, "(anonymous)");
+  EXPECT_EQ(parse("JSC-Thunk: CallTrampoline").origin, FrameOrigin::runtime);
   f = parse("JS:~listOnTimeout node:internal/timers:524:25");
   EXPECT_EQ(f.file, "node:internal/timers");
   EXPECT_EQ(f.line, 524);
@@ -222,6 +233,7 @@ TEST(Symbolizer, NamesJitCodeByThePerfMap) {
   EXPECT_EQ(frames[0].kind, FrameKind::jit);
   EXPECT_EQ(frames[0].function, "work");
   EXPECT_EQ(frames[0].line, 4);
+  EXPECT_TRUE(frames[0].at_definition);
   EXPECT_FALSE(frames[0].guessed);
   EXPECT_EQ(frames[1].function, "");
   EXPECT_TRUE(frames[1].guessed);

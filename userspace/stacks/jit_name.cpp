@@ -31,14 +31,22 @@ bool parse_v8(std::string_view name, Frame& frame) {
     break;
   }
   if (!script) return false;
-  // The tier: interpreted ~, baseline ^, optimized * or +.
-  if (!name.empty() && std::string_view("~^*+").find(name[0]) != std::string_view::npos)
-    name.remove_prefix(1);
+  // The tier: interpreted ~, baseline ^, optimized * or +; before it "o" of code that a loop was entered by,
+  // behind it
+  // "'" of code for one context.
+  const auto is_tier = [&](size_t at) {
+    return at < name.size() && std::string_view("~^*+").find(name[at]) != std::string_view::npos;
+  };
+  if (is_tier(0) || (name.starts_with("o") && is_tier(1))) {
+    name.remove_prefix(name[0] == 'o' ? 2 : 1);
+    if (name.starts_with("'")) name.remove_prefix(1);
+  }
   const size_t space = name.find(' ');
   std::string_view place = space == std::string_view::npos ? std::string_view() : name.substr(space + 1);
   int line = 0, column = 0;
   if (take_number(place, column) && take_number(place, line)) {
     frame.line = line;
+    frame.at_definition = true;
     frame.file = to_utf8(place);
     name = name.substr(0, space);
   }
@@ -72,6 +80,22 @@ bool parse_java(std::string_view name, Frame& frame) {
   return true;
 }
 
+// As JavaScriptCore (Bun) writes them: "JSC-FTL: price#BkK2Tx", the function and a hash of its code, and its
+// own helpers as "JSC-Thunk: CallTrampoline".
+bool parse_jsc(std::string_view name, Frame& frame) {
+  if (!name.starts_with("JSC-")) return false;
+  const size_t colon = name.find(": "), hash = name.rfind('#');
+  if (colon == std::string_view::npos) return false;
+  if (hash == std::string_view::npos || hash < colon) {
+    frame.function = to_utf8(name);
+    frame.origin = FrameOrigin::runtime;
+    return true;
+  }
+  const std::string_view function = name.substr(colon + 2, hash - colon - 2);
+  frame.function = function.empty() ? "(anonymous)" : to_utf8(function);
+  return true;
+}
+
 // As .NET writes them: "instance void [App] Shop.Orders::Reserve(int32)[Tier0]".
 bool parse_dotnet(std::string_view name, Frame& frame) {
   const size_t open = name.find('['), close = name.find("] ");
@@ -92,7 +116,8 @@ bool parse_dotnet(std::string_view name, Frame& frame) {
 
 void parse_jit_name(std::string_view name, Frame& frame) {
   frame.origin = FrameOrigin::application;
-  if (!parse_v8(name, frame) && !parse_java(name, frame) && !parse_dotnet(name, frame)) {
+  if (!parse_v8(name, frame) && !parse_jsc(name, frame) && !parse_java(name, frame) &&
+      !parse_dotnet(name, frame)) {
     if (name.starts_with("py::")) {
       const std::string_view rest = name.substr(4);
       const size_t colon = rest.find(':');

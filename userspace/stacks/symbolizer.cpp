@@ -224,6 +224,7 @@ bool Symbolizer::Impl::jit(pid_t pid, const ProcessModules& modules, uint64_t ad
       if (!entry->file.empty() && entry->line > 0) {  // of this address, not of the definition
         frame.file = to_utf8(entry->file);
         frame.line = entry->line;
+        frame.at_definition = false;
       }
       return true;
     }
