@@ -317,5 +317,27 @@ TEST(StallCause, CpuNamesTheHottestFunction) {
   EXPECT_EQ(judge_stall(stall, {}).confidence, Confidence::certain);
 }
 
+// Of a stripped program, what called its code has a name at best.
+TEST(StallCause, CodeWithoutANameIsNotItsCallersInAnotherFile) {
+  const auto frame = [](const char* function, const char* module) {
+    Frame f;
+    f.function = function;
+    f.module = module;
+    return f;
+  };
+  Stall stall = parts(100, 0, 0);
+  stall.stacks = {on_cpu(100, "")};
+  const auto detail = [&](std::vector<Frame> frames) {
+    stall.stacks[0].frames = std::move(frames);
+    return judge_stall(stall, {}).detail;
+  };
+  EXPECT_EQ(detail({frame("", "python3.11"), frame("PyObject_Vectorcall", "python3.11")}),
+            "100 % in PyObject_Vectorcall");
+  EXPECT_EQ(detail({frame("", "bun"), frame("", ""), frame("__libc_start_main", "libc.so.6")}),
+            "100 % in bun");
+  EXPECT_EQ(detail({frame("", ""), frame("__libc_start_main", "libc.so.6")}), "");
+  EXPECT_EQ(detail({frame("", "bun")}), "100 % in bun");
+}
+
 }  // namespace
 }  // namespace looptrace

@@ -11,12 +11,20 @@ uint64_t percent(uint64_t part, uint64_t whole) {
   return whole ? static_cast<uint64_t>(100.0 * static_cast<double>(part) / static_cast<double>(whole)) : 0;
 }
 
+// Where the code that ran has no name, its caller's stands for it within one program or library; else that
+// file's.
 std::string leaf_name(const Stack& stack) {
+  const Frame* leaf = nullptr;
   for (const Frame& frame : stack.frames) {
-    if (!frame.function.empty())
-      return frame.kind == FrameKind::kernel ? frame.function + " (kernel)" : frame.function;
+    const bool kernel = frame.kind == FrameKind::kernel;
+    if (frame.function.empty()) {
+      if (!leaf && !kernel) leaf = &frame;
+      continue;
+    }
+    if (leaf && leaf->module != frame.module) return leaf->module;
+    return kernel ? frame.function + " (kernel)" : frame.function;
   }
-  return {};
+  return leaf ? leaf->module : "";
 }
 
 // "83 % in json_dumps", of the time that samples stand for.
