@@ -52,6 +52,37 @@ TEST_P(RegisterStacks, ReachTheThreadsStart) {
 INSTANTIATE_TEST_SUITE_P(Native, RegisterStacks, testing::Values("r10", "call", "index", "signal", "vfork"),
                          [](const auto& info) { return std::string(info.param); });
 
+class Musl : public testing::TestWithParam<const char*> {};
+
+// musl's libc has no unwind tables, as Alpine has it: what its code does to the stack is found in the code
+// itself.
+TEST_P(Musl, StacksReachTheThreadsStart) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Directory directory;
+  const std::string program = directory.path() + "/victim", options = GetParam();
+  const Outcome compiled = run({"/usr/bin/env", "musl-gcc", "-O2", options,
+                                std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
+  ASSERT_EQ(compiled.code, 0) << "tests/provision e2e installs musl-tools: " << compiled.errors;
+  Victim victim({program, "--count", "2", "--stall-ms", "100", "--gap-ms", "50", "--delay-ms", "900"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  victim.process().wait();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  ASSERT_EQ(stalls.size(), 2u);
+  for (const json& stall : stalls) {
+    ASSERT_TRUE(stall.contains("stacks"));
+    const json& stack = stall["stacks"][0];
+    EXPECT_FALSE(stack.contains("incomplete")) << stack.dump();
+    for (const char* function : {"clock_nanosleep", "main", "_start"})
+      EXPECT_TRUE(has_frame(stack, function)) << function << " in " << stack.dump();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Native, Musl, testing::Values("-g0", "-static"),
+                         [](const auto& info) { return std::string(info.index ? "static" : "dynamic"); });
+
 TEST(CheckTarget, WalksTheStacksOfBlockedThreads) {
   LOOPTRACE_NEEDS_ROOT();
   Victim victim("many_loops", {"--threads", "5", "--count", "1", "--delay-ms", "20000"});

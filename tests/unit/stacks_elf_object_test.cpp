@@ -273,6 +273,68 @@ TEST_F(Compiled, PositionsOfInlinedFunctions) {
   }
 }
 
+// The functions are in a .dwo file, which is not read; the lines are in the program.
+TEST_F(Compiled, SplitDwarfHasItsLines) {
+  for (const char* options : {"-gsplit-dwarf", "-gsplit-dwarf -gdwarf-4"}) {
+    if (!compile(options)) GTEST_SKIP() << "no C compiler that splits DWARF";
+    SCOPED_TRACE(options);
+    const auto object = open_object(file("prog"));
+    const auto outer = find_function(*object, "outer");
+    ASSERT_TRUE(outer);
+    const auto p = object->positions(outer->start);
+    ASSERT_EQ(p.size(), 1u);
+    EXPECT_TRUE(p[0].line >= 3 && p[0].line <= 13) << p[0].line;
+    EXPECT_TRUE(p[0].file.ends_with("/prog.c")) << p[0].file;
+  }
+}
+
+// As dwz makes them of Debian's debug packages: two programs share what is the same in both.
+TEST_F(Compiled, SupplementaryFile) {
+  if (!compile("")) GTEST_SKIP() << "no C compiler";
+  const std::string in = "cd " + directory_.string() + " && ";
+  const std::string shared = file("root/shared.debug");
+  // Enough of one type for dwz to find it worth while.
+  std::ofstream(file("prog.c"), std::ios::app) << [] {
+    std::string text = "struct shared_by_both {";
+    for (int i = 0; i < 60; ++i) text += " int member_with_a_long_name_" + std::to_string(i) + ";";
+    return text + " } variable;\n";
+  }();
+  ASSERT_TRUE(compile("") && succeeds(in + "cp prog other && mkdir -p root"));
+  if (!succeeds(in + "dwz -m root/shared.debug -M /shared.debug prog other")) GTEST_SKIP() << "no dwz";
+  const auto open = [&] {
+    return ElfObject::from_fd(UniqueFd(::open(file("prog").c_str(), O_RDONLY)), "/prog", file("root"));
+  };
+  auto object = open();
+  ASSERT_TRUE(object);
+  expect_inlined(**object);
+
+  // Whatever else is found there is not opened, and nothing waits for it.
+  ASSERT_TRUE(succeeds(in + "rm root/shared.debug && mkfifo root/shared.debug"));
+  auto without = open();
+  ASSERT_TRUE(without);
+  const auto outer = find_function(**without, "outer");
+  ASSERT_TRUE(outer);
+  EXPECT_TRUE((*without)->positions(outer->start).empty());
+}
+
+// As in musl's libc.so: its assembler has no sizes, and .dynsym tells of no function behind it.
+TEST_F(Compiled, AnExportedNameWithoutASizeIsNotThatOfOthers) {
+  std::ofstream(file("prog.c"), std::ios::app)
+      << "__asm__(\".text\\n.globl sizeless\\n.type sizeless,@function\\nsizeless: ret\\n.fill "
+         "64,1,0x90\\n\");\n";
+  if (!compile("-rdynamic")) GTEST_SKIP() << "no C compiler";
+  const auto whole = open_object(file("prog"));
+  const auto symbol = whole->find_by_name("sizeless");
+  ASSERT_TRUE(symbol);
+  const auto named = whole->find_symbol(symbol->start + 8);
+  ASSERT_TRUE(named) << "all functions are known";
+  EXPECT_EQ(named->name, "sizeless");
+  ASSERT_TRUE(succeeds("strip " + file("prog")));
+  const auto stripped = open_object(file("prog"));
+  EXPECT_FALSE(stripped->find_symbol(symbol->start + 8));
+  EXPECT_TRUE(find_function(*stripped, "main"));
+}
+
 TEST_F(Compiled, SeparateFileByDebugLinkWithoutBuildId) {
   if (!compile("-Wl,--build-id=none")) GTEST_SKIP() << "no C compiler";
   const std::string in = "cd " + directory_.string() + " && ";

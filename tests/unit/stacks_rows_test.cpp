@@ -17,12 +17,16 @@
 #include <random>
 
 #include "base/free_with.h"
+#include "stacks/code_rows.h"
 #include "stacks/eh_frame.h"
 #include "stacks/elf_file.h"
+#include "stacks/raw_symbols.h"
 #include "unwind_rows.h"
 
 namespace looptrace {
 namespace {
+
+using namespace std::string_literals;
 
 using ElfPtr = std::unique_ptr<Elf, FreeWith<elf_end>>;
 using CfiPtr = std::unique_ptr<Dwarf_CFI, FreeWith<dwarf_cfi_end>>;
@@ -373,6 +377,81 @@ TEST(Rows, NeverExceedTheirCap) {
   const auto rows = s.rows();
   EXPECT_EQ(rows.size(), kMaxRows);
   EXPECT_EQ(int{rows.back().kind}, LT_ROW_GAP);
+}
+
+// What the code itself says, where a table says it too.
+TEST(CodeRows, AgreeWithTheTables) {
+  for (const char* path : {"/lib/x86_64-linux-gnu/libz.so.1", "/lib/x86_64-linux-gnu/libelf.so.1",
+                           "/lib/x86_64-linux-gnu/libc.so.6"}) {
+    const auto file = open_elf(path);
+    if (!file) GTEST_SKIP() << path << " is not on this machine";
+    const ElfFile::Section* text = file->find_section(".text");
+    const auto symbols = load_symbols(*file, SHT_DYNSYM);
+    ASSERT_TRUE(text && symbols);
+    const std::string code = file->load(*text);
+    CodeInput input{code, text->header.sh_addr, {}, {}};
+    for (size_t i = 1; i < symbols->size(); ++i) {
+      const Elf64_Sym symbol = symbols->at(i);
+      if (symbol.st_shndx != SHN_UNDEF && ELF64_ST_TYPE(symbol.st_info) == STT_FUNC)
+        input.entries.push_back(symbol.st_value);
+    }
+    const auto table = load_rows(*file), rows = rows_from_code(input);
+    size_t same = 0, other = 0, known = 0;
+    for (uint64_t pc = input.address; pc < input.address + code.size(); ++pc) {
+      const lt_row expected = find_row(table, pc), found = find_row(rows, pc);
+      if (expected.kind != LT_ROW_RSP || found.kind == LT_ROW_GAP) continue;
+      known += found.kind != LT_ROW_UNSUPPORTED;
+      if (found.kind != LT_ROW_RSP) continue;
+      // Behind its pop, rbp is its caller's again; tables still say where it was.
+      ++(found.cfa == expected.cfa && (found.bp == expected.bp || !found.bp) ? same : other);
+    }
+    std::printf("%s: %zu bytes of code, of %zu that were followed %zu as the table says, %zu otherwise\n",
+                path, code.size(), known, same, other);
+    EXPECT_GT(known, code.size() / 4);
+    // Behind calls of other libraries' functions that do not return.
+    EXPECT_LE(other, same / 200);
+  }
+}
+
+TEST(CodeRows, OfWhatCompilersAndAssemblerDo) {
+  const std::string code =
+      "\x55\x48\x89\xe5\x48\x83\xec\x20\xc9\xc3"  // 0: push rbp; mov rbp,rsp; sub rsp,32; leave; ret
+      "\x48\x83\xe4\xf0\xe8\x01\x00\x00\x00\xf4"  // 10: and rsp,-16; call 20; hlt
+      "\x53\x48\x83\xec\x10\xe8\x08\x00\x00\x00\x90\x90\xc3"  // 20: push rbx; sub rsp,16; call 38; nop ...
+      "\x5f\xff\xd1\xf4"                                      // 33: pop rdi; call rcx; hlt
+      "\x90"                                                  // 37
+      "\xeb\xfe"s;                                            // 38: for (;;);
+  const auto rows = rows_from_code({code, 0x1000, {0x1000, 0x1014, 0x1021}, 0x100a});
+  const auto is = [&](uint64_t pc, int kind, int bp, int cfa) {
+    const lt_row row = find_row(rows, 0x1000 + pc);
+    EXPECT_EQ(row.kind, kind) << pc;
+    EXPECT_EQ(row.bp, bp) << pc;
+    EXPECT_EQ(row.cfa, cfa) << pc;
+  };
+  is(0, LT_ROW_RSP, 0, 1);
+  is(1, LT_ROW_RSP, -2, 2);
+  is(8, LT_ROW_RSP, -2, 6);
+  is(9, LT_ROW_RSP, 0, 1);
+  is(10, LT_ROW_END, 0, 0);
+  is(18, LT_ROW_END, 0, 0);
+  is(25, LT_ROW_RSP, 0, 4);
+  is(30, LT_ROW_GAP, 0, 0);  // what is called does not return
+  is(33, LT_ROW_RSP, 0, 1);
+  is(35, LT_ROW_END, 0, 0);  // a thread's first function: its return address is gone
+  is(38, LT_ROW_RSP, 0, 1);
+}
+
+TEST(CodeRows, AnyBytesAreFollowedToAnEnd) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    std::string code(4096, '\0');
+    for (char& c : code) c = static_cast<char>(random());
+    CodeInput input{code, 0x1000, {}, {}};
+    for (int i = 0; i < 64; ++i) input.entries.push_back(0x1000 + random() % 5000);
+    const auto rows = rows_from_code(input);
+    EXPECT_LE(rows.size(), 2 * code.size());
+    EXPECT_TRUE(std::is_sorted(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.pc < b.pc; }));
+  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/free_with.h"
 #include "stacks/elf_file.h"
 #include "stacks/internal_name.h"
+#include "stacks/separate_debug.h"
 #include "stacks/symbolizer.h"
 
 namespace looptrace {
@@ -49,6 +50,13 @@ uint64_t dwarf_size(const ElfFile& file) {
     if (total > kMaxDwarf) return kMaxDwarf + 1;
   }
   return total;
+}
+
+ElfPtr begin(const ElfFile& file) {
+  if (file.fd() >= 0) return ElfPtr(elf_begin(file.fd(), ELF_C_READ, nullptr));
+  // libelf takes a writable pointer but does not write through it here.
+  auto* image = reinterpret_cast<char*>(const_cast<uint8_t*>(file.image().data()));
+  return ElfPtr(elf_memory(image, file.image().size()));
 }
 
 std::string function_name(Dwarf_Die* die) {
@@ -125,6 +133,9 @@ struct DwarfLines::Impl {
     Dwarf_Off unit;
   };
 
+  std::unique_ptr<ElfFile> shared;  // what dwz took out of this file and others
+  ElfPtr shared_elf;
+  DwarfPtr shared_dwarf;
   ElfPtr elf;
   DwarfPtr dwarf;
   std::vector<UnitRange> ranges;  // by low
@@ -141,7 +152,8 @@ void DwarfLines::Impl::index_units() {
   uint8_t unit_type = 0;
   while (ranges.size() < kMaxUnitRanges &&
          dwarf_get_units(dwarf.get(), unit, &unit, nullptr, &unit_type, &die, nullptr) == 0) {
-    if (dwarf_tag(&die) != DW_TAG_compile_unit) continue;
+    // A skeleton has the lines of a unit whose functions are in a .dwo file, which is not read.
+    if (const int tag = dwarf_tag(&die); tag != DW_TAG_compile_unit && tag != DW_TAG_skeleton_unit) continue;
     const Dwarf_Off offset = dwarf_dieoffset(&die);
     Dwarf_Addr base, low, high;
     ptrdiff_t at = 0;
@@ -176,21 +188,26 @@ bool DwarfLines::has_dwarf(const ElfFile& file) {
 DwarfLines::DwarfLines(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DwarfLines::~DwarfLines() = default;
 
-std::unique_ptr<DwarfLines> DwarfLines::open(const ElfFile& file) {
+std::unique_ptr<DwarfLines> DwarfLines::open(const ElfFile& file, const std::string& root) {
   if (!has_dwarf(file)) return nullptr;
   elf_version(EV_CURRENT);
   auto impl = std::make_unique<Impl>();
-  if (file.fd() >= 0) {
-    impl->elf.reset(elf_begin(file.fd(), ELF_C_READ, nullptr));
-  } else {
-    // libelf takes a writable pointer but does not write through it here.
-    auto* image = reinterpret_cast<char*>(const_cast<uint8_t*>(file.image().data()));
-    impl->elf.reset(elf_memory(image, file.image().size()));
-  }
-  if (!impl->elf) return nullptr;
-  impl->dwarf.reset(dwarf_begin_elf(impl->elf.get(), DWARF_C_READ, nullptr));
+  impl->elf = begin(file);
+  if (impl->elf) impl->dwarf.reset(dwarf_begin_elf(impl->elf.get(), DWARF_C_READ, nullptr));
   if (!impl->dwarf) return nullptr;
   impl->size = dwarf_size(file);
+  if (has_supplementary(file)) {
+    // libdw would open what the file names, be it a FIFO: so it gets one, or nothing of this file.
+    impl->shared = find_supplementary(file, root);
+    const uint64_t size = impl->shared ? dwarf_size(*impl->shared) : 0;
+    if (!size || size > kMaxDwarf) return nullptr;
+    impl->shared_elf = begin(*impl->shared);
+    if (impl->shared_elf)
+      impl->shared_dwarf.reset(dwarf_begin_elf(impl->shared_elf.get(), DWARF_C_READ, nullptr));
+    if (!impl->shared_dwarf) return nullptr;
+    dwarf_setalt(impl->dwarf.get(), impl->shared_dwarf.get());
+    impl->size += size;
+  }
   impl->index_units();
   return std::unique_ptr<DwarfLines>(new DwarfLines(std::move(impl)));
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "stacks/elf_object.h"
@@ -12,14 +13,16 @@ namespace looptrace {
 class ElfFile;
 
 /// Source lines and inlined functions of one file with DWARF, by libdw. Reads, never maps, the file.
-/// Compressed sections and supplementary files (dwz) are handled by libdw.
+/// Compressed sections are handled by libdw. It opens no file by itself: of split DWARF (.dwo) the lines are
+/// there, inlined functions are not.
 class DwarfLines {
  public:
   /// True if `file` has line and unit information of a size we are ready to hold in memory.
   static bool has_dwarf(const ElfFile& file);
 
-  /// `file` must outlive the result. Null if libdw refuses it.
-  static std::unique_ptr<DwarfLines> open(const ElfFile& file);
+  /// `file` must outlive the result. A supplementary file that it needs is looked for in our own root and in
+  /// `root`. Null if libdw refuses it.
+  static std::unique_ptr<DwarfLines> open(const ElfFile& file, const std::string& root);
   ~DwarfLines();
 
   /// See ElfObject::positions.

@@ -19,17 +19,6 @@ constexpr uint64_t kMaxSectionNames = 16u << 20;
 constexpr uint64_t kMaxNotes = 64u << 10;
 constexpr size_t kMaxBuildId = 64;
 
-std::string hex(std::string_view bytes) {
-  static constexpr char digits[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(bytes.size() * 2);
-  for (const char c : bytes) {
-    text += digits[static_cast<uint8_t>(c) >> 4];
-    text += digits[c & 15];
-  }
-  return text;
-}
-
 // The GNU build-id among `notes`, which are padded to `align` (4, or 8 in .note.gnu.property's segment).
 std::string build_id_in(std::string_view notes, uint64_t align) {
   align = align == 8 ? 8 : 4;
@@ -55,6 +44,17 @@ std::string build_id_in(std::string_view notes, uint64_t align) {
 }
 
 }  // namespace
+
+std::string hex(std::string_view bytes) {
+  static constexpr char digits[] = "0123456789abcdef";
+  std::string text;
+  text.reserve(bytes.size() * 2);
+  for (const char c : bytes) {
+    text += digits[static_cast<uint8_t>(c) >> 4];
+    text += digits[c & 15];
+  }
+  return text;
+}
 
 Result<std::unique_ptr<ElfFile>> ElfFile::from_fd(UniqueFd fd, const std::string& name) {
   struct stat st {};

@@ -74,4 +74,7 @@ class ElfFile {
   std::vector<Section> sections_;
 };
 
+/// Bytes as digits, as build-ids are written.
+std::string hex(std::string_view bytes);
+
 }  // namespace looptrace

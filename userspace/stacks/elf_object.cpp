@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "stacks/code_rows.h"
 #include "stacks/dwarf_lines.h"
 #include "stacks/eh_frame.h"
 #include "stacks/elf_file.h"
@@ -122,10 +123,11 @@ const SymbolTable& ElfObject::Impl::function_table() {
     return raw && builder.add_without_names(from, std::move(*raw));
   };
   if (!add(*file) && !(separate_debug() && add(*debug))) {
+    bool all = false;
     if (const auto unpacked = unpack_debugdata(*file)) {
-      if (auto raw = load_symbols(*unpacked, SHT_SYMTAB)) builder.add(*unpacked, std::move(*raw));
+      if (auto raw = load_symbols(*unpacked, SHT_SYMTAB)) all = builder.add(*unpacked, std::move(*raw));
     }
-    if (dynamic) builder.add(*file, std::move(*dynamic));
+    if (dynamic) builder.add(*file, std::move(*dynamic), all);
   }
   return symbols.emplace(builder.build());
 }
@@ -183,7 +185,10 @@ const std::vector<lt_row>& ElfObject::rows() {
   impl_->rows_used = true;
   if (!impl_->rows) {
     impl_->rows = load_rows(*impl_->file);
-    if (const GoPclntab* go = impl_->go_table()) go->add_rows(*impl_->rows);
+    if (const GoPclntab* go = impl_->go_table())
+      go->add_rows(*impl_->rows);
+    else
+      add_code_rows(*impl_->file, impl_->program, *impl_->rows);
     if (!impl_->edges) impl_->edges = edges_of(*impl_->rows);
   }
   return *impl_->rows;
@@ -260,7 +265,7 @@ std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   if (impl.no_dwarf) return impl.go_position(address);
   if (!impl.dwarf) {
     const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
-    if (from) impl.dwarf = DwarfLines::open(*from);
+    if (from) impl.dwarf = DwarfLines::open(*from, impl.root);
     impl.no_dwarf = !impl.dwarf;
     if (impl.no_dwarf) return impl.go_position(address);
   }

@@ -77,6 +77,13 @@ std::unique_ptr<ElfFile> find_by_link(const DebugLink& link, const std::string& 
   return nullptr;
 }
 
+std::unique_ptr<ElfFile> find_by_build_id(const std::string& build_id, const std::string& root) {
+  if (build_id.size() <= 2) return nullptr;
+  auto found = try_open(
+      root, "/usr/lib/debug/.build-id/" + build_id.substr(0, 2) + "/" + build_id.substr(2) + ".debug");
+  return found && found->read_build_id() == build_id ? std::move(found) : nullptr;
+}
+
 }  // namespace
 
 std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::string& build_id,
@@ -84,11 +91,7 @@ std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::str
                                              Debuginfod* servers) {
   const DebugLink link = read_debuglink(file);
   for (const std::string& where : {std::string(), root}) {
-    if (build_id.size() > 2) {
-      auto found = try_open(
-          where, "/usr/lib/debug/.build-id/" + build_id.substr(0, 2) + "/" + build_id.substr(2) + ".debug");
-      if (found && found->read_build_id() == build_id) return found;
-    }
+    if (auto found = find_by_build_id(build_id, where)) return found;
     if (auto found = find_by_link(link, build_id, path, where)) return found;
     if (root.empty()) break;
   }
@@ -97,6 +100,25 @@ std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::str
       auto found = ElfFile::from_fd(std::move(fd), build_id + ".debug");
       if (found && (*found)->read_build_id() == build_id) return std::move(*found);
     }
+  }
+  return nullptr;
+}
+
+bool has_supplementary(const ElfFile& file) { return file.find_section(".gnu_debugaltlink") != nullptr; }
+
+std::unique_ptr<ElfFile> find_supplementary(const ElfFile& file, const std::string& root) {
+  const ElfFile::Section* section = file.find_section(".gnu_debugaltlink");
+  if (!section || section->header.sh_size > 4096) return nullptr;
+  const std::string bytes = file.load(*section);
+  ByteReader in(bytes);
+  const std::string path(in.c_string());
+  const std::string build_id = hex(in.bytes(in.left()));
+  if (in.failed() || build_id.empty()) return nullptr;
+  for (const std::string& where : {std::string(), root}) {
+    if (auto found = find_by_build_id(build_id, where)) return found;
+    auto found = path.starts_with('/') ? try_open(where, path) : nullptr;
+    if (found && found->read_build_id() == build_id) return found;
+    if (root.empty()) break;
   }
   return nullptr;
 }

@@ -17,6 +17,14 @@ std::unique_ptr<ElfFile> find_separate_debug(const ElfFile& file, const std::str
                                              const std::string& path, const std::string& root,
                                              Debuginfod* servers = nullptr);
 
+/// Whether `file` shares debug information with others, which dwz has put into a supplementary file
+/// (.gnu_debugaltlink).
+bool has_supplementary(const ElfFile& file);
+
+/// That supplementary file: by build-id, then by its name if that is a path from the root; in our own root,
+/// then in `root`. Null if there is none with that build-id.
+std::unique_ptr<ElfFile> find_supplementary(const ElfFile& file, const std::string& root);
+
 /// The small ELF file in .gnu_debugdata (xz), which has the .symtab of functions that .dynsym lacks. Null
 /// if absent, broken, or larger than a sane limit when unpacked.
 std::unique_ptr<ElfFile> unpack_debugdata(const ElfFile& file);

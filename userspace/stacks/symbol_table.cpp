@@ -57,7 +57,7 @@ std::optional<uint64_t> jump_slot(std::string_view code, uint64_t address) {
 
 }  // namespace
 
-bool SymbolTable::Builder::add(const ElfFile& file, RawSymbols raw) {
+bool SymbolTable::Builder::add(const ElfFile& file, RawSymbols raw, bool all) {
   sources_.push_back(std::make_unique<RawSymbols>(std::move(raw)));
   const RawSymbols& table = *sources_.back();
   const size_t before = candidates_.size();
@@ -65,7 +65,7 @@ bool SymbolTable::Builder::add(const ElfFile& file, RawSymbols raw) {
     const Elf64_Sym symbol = table.at(i);
     if (!is_function(symbol, file)) continue;
     const std::string_view name = plain_name(table.name(symbol));
-    if (name.empty()) continue;
+    if (name.empty() || (symbol.st_size == 0 && !all)) continue;
     uint64_t limit = symbol.st_value + 4096;
     if (symbol.st_shndx < file.sections().size()) {
       const Elf64_Shdr& section = file.sections()[symbol.st_shndx].header;

@@ -48,8 +48,9 @@ class SymbolTable {
 
 class SymbolTable::Builder {
  public:
-  /// Adds the functions of one table of `file`. False if it has none.
-  bool add(const ElfFile& file, RawSymbols raw);
+  /// Adds the functions of one table of `file`. False if it has none. A function without a size ends where
+  /// the next begins; so if the table does not have `all` of them, it is left out.
+  bool add(const ElfFile& file, RawSymbols raw, bool all = true);
   /// The same; their names are left in `file`, which must outlive the table. One file only.
   bool add_without_names(const ElfFile& file, RawSymbols raw);
   /// Adds "name@plt" for the stubs of .plt, .plt.sec and .plt.got (x86-64).
