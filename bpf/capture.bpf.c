@@ -5,6 +5,12 @@
 #include "python.bpf.h"
 #include "v8.bpf.h"
 
+static __always_inline const struct lt_chunk *lt_table_chunk(void *table, u32 index)
+{
+	return bpf_map_lookup_elem(table, &index);
+}
+#include "row_table.h"
+
 /* of data, without the V8 frames: they are gathered in the walk and put behind all others at its end */
 #define LT_DATA_WORDS (LT_MAX_KERNEL + LT_MAX_USER + 3 * LT_MAX_PY)
 
@@ -16,6 +22,7 @@ struct scratch {
 	struct lt_py_task task;
 	struct v8_walk v8;
 	struct lt_module module; /* of the last frame: most callers are in the same one */
+	struct user_window stack;
 	u32 exact; /* look this pc up as it is: the leaf of an interrupt, or a signal's resume point */
 	u32 unknown_registers; /* in the present frame, a bit for each DWARF number */
 	u64 pt_regs, gregs; /* where the known ones are: in the kernel, or in a ucontext if that is nonzero */
@@ -60,63 +67,54 @@ u32 find_module(u32 base, u32 n, u64 pc)
 	return LT_NO_MODULE;
 }
 
-/*
- * The row for `address` of a file, as one word; ~0 if it has none. A table is an array of chunks of 512
- * rows, the last one padded with pc ~0: few map lookups, then plain memory.
- */
-#define LT_NO_ROW (~0ull)
-u64 find_row(u32 file, u32 rows, u32 address)
+/* The row for `pc` in sc->module. */
+u64 find_row(u32 lane, u64 pc)
 {
-	u32 lo = 0, hi = (rows + LT_ROWS_PER_CHUNK - 1) / LT_ROWS_PER_CHUNK;
-	struct row_chunk *chunk;
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
 	void *table;
-	int i;
+	u32 file;
 
+	if (!sc)
+		return LT_NO_ROW;
+	file = sc->module.table.file;
 	table = bpf_map_lookup_elem(&row_tables, &file);
-	if (!table)
-		return LT_NO_ROW;
-	/* last chunk whose first pc is not above the address */
-	for (i = 0; i < 15; i++) {
-		u32 mid = (lo + hi) / 2;
-
-		if (lo >= hi)
-			break;
-		chunk = bpf_map_lookup_elem(table, &mid);
-		if (!chunk)
-			return LT_NO_ROW;
-		if (chunk->rows[0].pc <= address)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	if (!lo)
-		return LT_NO_ROW;
-	lo--;
-	chunk = bpf_map_lookup_elem(table, &lo);
-	if (!chunk)
-		return LT_NO_ROW;
-	lo = 0;
-	for (i = LT_ROWS_PER_CHUNK / 2; i; i /= 2) {
-		u32 at = (lo + i) & (LT_ROWS_PER_CHUNK - 1);
-
-		if (chunk->rows[at].pc <= address)
-			lo = at;
-	}
-	return *(u64 *)&chunk->rows[lo & (LT_ROWS_PER_CHUNK - 1)];
+	return table ? lt_find_row(table, &sc->module.table, pc - sc->module.bias) : LT_NO_ROW;
 }
 
-/* The walk's present frame. Global, as find_row: inlined, it would take the stack of unwind_frame past what
- * Linux 6.1 allows, and 32 bytes of its own are all that is left. */
-int slots_frame(u32 lane, u32 row_kind)
+/* Has sc->stack hold `size` bytes at `at`, and more if there are. Global, as find_row. */
+int read_stack(u32 lane, u64 at, u32 size)
 {
 	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
 
+	return sc ? window_read_up(&sc->stack, at, size) : -1;
+}
+
+/* The word of the stack at `at`, into *value. */
+static __always_inline long stack_word(struct scratch *sc, u32 lane, u64 at, u64 *value)
+{
+	if (!window_holds(&sc->stack, at, 8) && read_stack(lane, at, 8))
+		return -1;
+	*value = window_word(&sc->stack, at);
+	return 0;
+}
+
+/* The walk's present frame. Global, as find_row: inlined, it would take the stack of unwind_frame past what
+ * Linux 6.1 allows. */
+int slots_frame(u32 lane, u32 row_kind)
+{
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+	u32 size = row_kind == LT_ROW_INTERPRETED ? HOTSPOT_SLOTS : V8_SLOTS;
+	u64 slots;
+
 	if (!sc)
 		return 0;
+	slots = sc->frame.bp - size;
+	if (!window_holds(&sc->stack, slots, size) && window_read_up(&sc->stack, slots, size))
+		return 0;
 	if (row_kind == LT_ROW_INTERPRETED)
-		hotspot_read_frame(&sc->v8, sc->rec.head.nuser - 1, &sc->frame);
+		hotspot_read_frame(&sc->v8, &sc->stack, sc->rec.head.nuser - 1, &sc->frame);
 	else
-		v8_read_frame(&sc->v8, sc->rec.head.nuser - 1, &sc->frame);
+		v8_read_frame(&sc->v8, &sc->stack, sc->rec.head.nuser - 1, &sc->frame);
 	return 0;
 }
 
@@ -161,11 +159,11 @@ static long unwind_frame(u32 i, void *ctx)
 			sc->module = *m;
 		} else {
 			sc->module.start = sc->module.end = 0;
-			sc->module.file = 0;
+			sc->module.table.file = 0;
 		}
 	}
-	if (sc->module.file) {
-		word = find_row(sc->module.file, sc->module.rows, pc - sc->module.bias);
+	if (sc->module.table.file) {
+		word = find_row(lane, pc);
 		if (word == LT_NO_ROW) {
 			sc->rec.head.unwind_status = LT_UNWIND_NO_ROW;
 			return 1;
@@ -186,9 +184,9 @@ static long unwind_frame(u32 i, void *ctx)
 		slots_frame(lane, row.kind);
 	lt_unwind_step(row, &sc->frame, sc->value, &step);
 	if (step.status == LT_STEP_SIGNAL) {
-		if (bpf_probe_read_user(&sc->frame.pc, 8, (void *)(step.cfa_at + 8 * LT_GREG_RIP)) ||
-		    bpf_probe_read_user(&sc->frame.sp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RSP)) ||
-		    bpf_probe_read_user(&sc->frame.bp, 8, (void *)(step.cfa_at + 8 * LT_GREG_RBP))) {
+		if (stack_word(sc, lane, step.cfa_at + 8 * LT_GREG_RBP, &sc->frame.bp) ||
+		    stack_word(sc, lane, step.cfa_at + 8 * LT_GREG_RSP, &sc->frame.sp) ||
+		    stack_word(sc, lane, step.cfa_at + 8 * LT_GREG_RIP, &sc->frame.pc)) {
 			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
@@ -198,7 +196,7 @@ static long unwind_frame(u32 i, void *ctx)
 		return 0;
 	}
 	if (step.status == LT_STEP_DEREF) {
-		if (bpf_probe_read_user(&step.cfa, 8, (void *)step.cfa_at)) {
+		if (stack_word(sc, lane, step.cfa_at, &step.cfa)) {
 			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
@@ -211,8 +209,9 @@ static long unwind_frame(u32 i, void *ctx)
 		step.bp_at += step.cfa;
 	bp = sc->frame.bp;
 	ra = step.ra;
-	if ((!ra && bpf_probe_read_user(&ra, 8, (void *)(step.cfa - 8))) ||
-	    (step.saved_bp && bpf_probe_read_user(&bp, 8, (void *)step.bp_at))) {
+	/* the saved bp lies below: in this order one read gets both */
+	if ((step.saved_bp && stack_word(sc, lane, step.bp_at, &bp)) ||
+	    (!ra && stack_word(sc, lane, step.cfa - 8, &ra))) {
 		sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 		return 1;
 	}
@@ -230,7 +229,7 @@ static long unwind_frame(u32 i, void *ctx)
 	sc->frame.sp = step.cfa;
 	sc->frame.bp = bp;
 	if (step.status == LT_STEP_SP) {
-		if (bpf_probe_read_user(&sc->frame.sp, 8, (void *)step.cfa_at)) {
+		if (stack_word(sc, lane, step.cfa_at, &sc->frame.sp)) {
 			sc->rec.head.unwind_status = LT_UNWIND_READ_FAULT;
 			return 1;
 		}
@@ -290,6 +289,25 @@ static __noinline int send_task(struct scratch *sc)
 	py_find_task(&sc->py, t);
 	if ((t->task || t->handler_type) && bpf_ringbuf_output(&ring, t, sizeof(*t), BPF_RB_NO_WAKEUP))
 		count_drop(LT_DROP_CAPTURE_RING_FULL);
+	return 0;
+}
+
+/* By sc->py.config. Global, as slots_frame. */
+int walk_python(u32 lane, u64 tstate)
+{
+	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
+	struct walk w = {.lane = lane};
+	struct lt_capture_head *r;
+
+	if (!sc)
+		return 0;
+	r = &sc->rec.head;
+	r->py_status = py_first_frame(&sc->py, &sc->py.config, tstate);
+	bpf_loop(LT_MAX_PY, python_frame, &w, 0);
+	if (!r->py_status && sc->py.frame)
+		r->py_status = LT_PY_FULL;
+	if (!r->py_status && py_has_task(&sc->py))
+		send_task(sc);
 	return 0;
 }
 
@@ -355,9 +373,10 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->frame.sp = regs->sp;
 		sc->frame.bp = regs->bp;
 		sc->module.start = sc->module.end = 0;
-		sc->module.file = 0;
+		sc->module.table.file = 0;
 		sc->v8.config = p->v8;
 		sc->v8.nframes = 0;
+		sc->stack.at = sc->stack.size = 0;
 		/* Behind a `syscall` instruction pc may be past the function's last row. */
 		sc->exact = (s32)regs->orig_ax < 0;
 		sc->unknown_registers = sc->exact ? 0 : LT_SYSCALL_CLOBBERS;
@@ -365,12 +384,8 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->gregs = 0;
 		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
 		if (p->py.minor && s->py_tstate) {
-			r->py_status = py_first_frame(&sc->py, &p->py, s->py_tstate);
-			bpf_loop(LT_MAX_PY, python_frame, &w, 0);
-			if (!r->py_status && sc->py.frame)
-				r->py_status = LT_PY_FULL;
-			if (!r->py_status && py_has_task(&sc->py))
-				send_task(sc);
+			sc->py.config = p->py;
+			walk_python(lane, s->py_tstate);
 		}
 	} else {
 		sc->rec.data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;

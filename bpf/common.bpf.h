@@ -13,7 +13,6 @@
 #include "loop_identity.h"
 #include "unwind_rows.h"
 
-#define LT_ROWS_PER_CHUNK 512
 #define LT_MAX_SLOTS_DEFAULT 1024
 
 /* knobs: set before load */
@@ -95,15 +94,12 @@ struct modules_map {
 	__type(key, u32);
 	__type(value, struct lt_module);
 };
-struct row_chunk {
-	struct lt_row rows[LT_ROWS_PER_CHUNK];
-};
 struct row_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(key_size, sizeof(u32)); /* clang emits no full type for an inner map's __type */
-	__uint(value_size, sizeof(struct row_chunk));
+	__uint(value_size, sizeof(struct lt_chunk));
 };
 struct row_tables_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -124,7 +120,7 @@ extern struct free_slots_map free_slots SEC(".maps"); /* indices, filled by user
 extern struct targets_map targets SEC(".maps");	      /* by tgid: traced processes */
 extern struct processes_map processes SEC(".maps");   /* by tgid: what captures need */
 extern struct modules_map modules SEC(".maps");	      /* ranges of it belong to processes */
-extern struct row_tables_map row_tables SEC(".maps"); /* by lt_module.file */
+extern struct row_tables_map row_tables SEC(".maps"); /* by lt_row_table.file */
 extern struct ring_map ring SEC(".maps");
 
 static __always_inline void count_drop(u32 why)

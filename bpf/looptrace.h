@@ -307,12 +307,30 @@ enum lt_row_kind {
 	LT_ROW_FAR = 64,     /* n, the low six bits, continues cfa: CFA = rsp + 8*(n << 16 | cfa); redis 4 */
 };
 
+#define LT_ROWS_PER_CHUNK 512
+#define LT_INDEX_PER_CHUNK 1024
+
+/* An element of a row table: of the rows, or behind them of their index (see row_table.h). */
+struct lt_chunk {
+	union {
+		struct lt_row rows[LT_ROWS_PER_CHUNK];
+		__u32 index[LT_INDEX_PER_CHUNK];
+	};
+};
+
+/* A file's unwind rows in the kernel. */
+struct lt_row_table {
+	__u32 file;  /* index into the map of row tables; 0 = no table */
+	__u32 rows;  /* number of rows */
+	__u32 first; /* pc of the first */
+	__u32 shift; /* the index has an entry for each 2^shift bytes from there */
+};
+
 /* One executable mapping; sorted by start; [start, end). */
 struct lt_module {
 	__u64 start, end;
 	__u64 bias; /* pc - bias = the file's own address */
-	__u32 file; /* index into the map of row tables; 0 = no table */
-	__u32 rows; /* number of rows */
+	struct lt_row_table table;
 };
 
 enum lt_unwind_status {

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * CPython frames, innermost first: two reads of the thread's memory a frame. Where things lie in each
- * version comes from user space (struct lt_py_config); names and lines are resolved there too.
+ * CPython frames, innermost first. From 3.11 on those of calls lie one behind the other, and one read gets
+ * several; each code object takes another. Where things lie in each version comes from user space (struct
+ * lt_py_config); names and lines are resolved there too.
  */
 #ifndef LOOPTRACE_PYTHON_BPF_H
 #define LOOPTRACE_PYTHON_BPF_H
+
+#include "user_window.bpf.h"
 
 /* Both cover every member read. A 3.11+ frame ends at 80 bytes and may lie at the very end of its chunk. */
 #define PY_FRAME_BYTES 112 /* up to 3.10 */
@@ -17,15 +20,27 @@ struct py_walk {
 	struct lt_py_config config;
 	u64 tstate, frame;
 	u64 handle, handler; /* innermost frames of the functions that tell the task; 0 = none met */
-	u64 bytes[PY_FRAME_BYTES / 8];
 	u64 code[PY_CODE_NAMES + 3];
+	struct user_window window;
 };
 
-static __always_inline u64 py_word(const struct py_walk *w, s32 offset)
+/* Has the window hold the frame. 0 if memory could not be read. */
+static __always_inline int py_open_frame(struct py_walk *w, u64 frame)
 {
-	u32 at = (u32)offset / 8;
+	if (w->config.minor <= 10) { /* an object of its own, anywhere in the heap */
+		w->window.at = frame;
+		w->window.size = PY_FRAME_BYTES;
+		return !bpf_probe_read_user(w->window.words, PY_FRAME_BYTES, (void *)frame);
+	}
+	/* Callers lie below what they call. */
+	return window_holds(&w->window, frame, PY_FRAME_BYTES_NEW) ||
+	       !window_read_down(&w->window, frame, PY_FRAME_BYTES_NEW);
+}
 
-	return at < PY_FRAME_BYTES / 8 ? w->bytes[at] : 0;
+/* A member of the frame that the window holds. */
+static __always_inline u64 py_word(const struct py_walk *w, u64 frame, s32 offset)
+{
+	return window_word(&w->window, frame + ((u32)offset & ~7u));
 }
 
 /*
@@ -40,6 +55,7 @@ static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_
 	w->config = *config;
 	w->tstate = tstate;
 	w->frame = w->handle = w->handler = 0;
+	w->window.at = w->window.size = 0;
 	if (config->cframe >= 0 && bpf_probe_read_user(&at, 8, (void *)(tstate + config->cframe)))
 		return LT_PY_FAULT;
 	if (bpf_probe_read_user(&inner, 8, (void *)(at + config->frame)))
@@ -48,8 +64,11 @@ static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_
 	if (config->cframe < 0 || !config->code_type || !inner)
 		return LT_PY_END;
 	/* 3.11 and 3.12 link a _PyCFrame before they fill it: then the one behind it is the thread's. */
-	away = bpf_probe_read_user(&code, 8, (void *)(inner + config->f_code)) ||
-	       (code && bpf_probe_read_user(&type, 8, (void *)(code + 8)));
+	away = !py_open_frame(w, inner);
+	if (!away) {
+		code = py_word(w, inner, config->f_code);
+		away = code && bpf_probe_read_user(&type, 8, (void *)(code + 8));
+	}
 	if (!away && type == config->code_type)
 		return LT_PY_END;
 	w->frame = 0;
@@ -77,18 +96,18 @@ static __always_inline void py_read_code(struct py_walk *w, struct lt_py_frame *
 static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *f)
 {
 	const struct lt_py_config *c = &w->config;
+	u64 frame = w->frame;
 
-	if (c->minor > 10 ? bpf_probe_read_user(w->bytes, PY_FRAME_BYTES_NEW, (void *)w->frame)
-			  : bpf_probe_read_user(w->bytes, PY_FRAME_BYTES, (void *)w->frame))
+	if (!py_open_frame(w, frame))
 		return 0;
-	f->code = py_word(w, c->f_code) & c->code_mask;
+	f->code = py_word(w, frame, c->f_code) & c->code_mask;
 	if (c->minor <= 10) {
 		/* f_lasti is an int */
-		f->instr = (u32)(py_word(w, c->f_instr) >> ((c->f_instr & 4) * 8));
+		f->instr = (u32)(py_word(w, frame, c->f_instr) >> ((c->f_instr & 4) * 8));
 	} else {
-		f->instr = py_word(w, c->f_instr);
+		f->instr = py_word(w, frame, c->f_instr);
 	}
-	f->owner = c->f_owner >= 0 ? (py_word(w, c->f_owner) >> ((c->f_owner & 7) * 8)) & 0xff : 0;
+	f->owner = c->f_owner >= 0 ? (py_word(w, frame, c->f_owner) >> ((c->f_owner & 7) * 8)) & 0xff : 0;
 	f->firstlineno = f->names = 0;
 	if (f->code && !(c->minor > 11 && f->owner >= 3))
 		py_read_code(w, f);
@@ -96,7 +115,7 @@ static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *
 		w->handle = w->frame;
 	if (f->code && f->code == c->task.handler.code && !w->handler)
 		w->handler = w->frame;
-	w->frame = py_word(w, c->f_previous);
+	w->frame = py_word(w, frame, c->f_previous);
 	return 1;
 }
 

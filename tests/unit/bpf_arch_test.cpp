@@ -20,7 +20,7 @@ static_assert(LT_NR_ppoll == SYS_ppoll && LT_NR_epoll_pwait == SYS_epoll_pwait);
 static_assert(LT_NR_io_uring_enter == SYS_io_uring_enter);
 
 static_assert(sizeof(lt_hdr) == 32 && sizeof(lt_target) == 96 && sizeof(lt_row) == 8 &&
-              sizeof(lt_module) == 32);
+              sizeof(lt_module) == 40);
 static_assert(offsetof(lt_stall, it) % 8 == 0 && offsetof(lt_slot, it) % 8 == 0 &&
               offsetof(lt_capture, data) % 8 == 0);
 static_assert(offsetof(lt_iteration, top) % 8 == 0 && offsetof(lt_iteration, waits) % 8 == 0);

@@ -2,32 +2,15 @@
 // The BPF walk of CPython frames, compiled for user space, over objects made by hand: the moments and builds
 // that a running interpreter shows too seldom to be relied upon.
 #include <gtest/gtest.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstdint>
 
+#include "bpf_user_memory.h"
 #include "looptrace.h"
 
 namespace {
 
-using s32 = int32_t;
-using u32 = uint32_t;
-using u64 = uint64_t;
-
-uint64_t unreadable_from = 0, unreadable_to = 0;
-
-// As in the kernel, an address of nothing is an error and no crash.
-long bpf_probe_read_user(void* into, u32 size, const void* from) {
-  const auto at = reinterpret_cast<uint64_t>(from);
-  if (at < unreadable_to && at + size > unreadable_from) return -14;
-  const iovec local{into, size}, remote{const_cast<void*>(from), size};
-  return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == static_cast<ssize_t>(size) ? 0 : -14;
-}
-
-#undef __always_inline  // libc has one too
-#define __always_inline inline
 #include "python.bpf.h"
 
 template <typename T>
@@ -73,7 +56,8 @@ class PythonWalk : public testing::Test {
   }
 
   Object type_{}, code_{}, outer_code_{}, garbage_{};
-  Object frame_{}, outer_frame_{};
+  alignas(4096) Object frame_{};  // a page is there or is not
+  alignas(4096) Object outer_frame_{};
   py_walk walk_{};
   int status_ = -1;
   std::vector<uint16_t> names_;
@@ -139,6 +123,27 @@ TEST_F(PythonWalk, MemoryThatIsNotThereEndsIt) {
   unreadable_from = address(state), unreadable_to = unreadable_from + 8;
   EXPECT_TRUE(lines(config_of(13), address(state)).empty());
   EXPECT_EQ(status_, LT_PY_FAULT);
+}
+
+// From 3.11 on callers lie below, in the same chunk of the interpreter's stack, which may begin a mapping.
+TEST_F(PythonWalk, FramesThatLieTogetherAreReadTogether) {
+  alignas(4096) static std::array<std::array<u64, 12>, 128> stack;  // of 96 bytes: some cross a page's end
+  const size_t count = 9;
+  for (size_t i = 0; i < stack.size(); ++i) {
+    stack[i] = {};
+    stack[i][0] = address(code_);
+  }
+  unreadable_to = address(stack), unreadable_from = unreadable_to - 4096;
+  Object state{};
+  for (size_t top = count - 1; top < stack.size(); ++top) {
+    for (size_t i = 0; i < count; ++i) stack[top - i][1] = i + 1 < count ? address(stack[top - i - 1]) : 0;
+    state[0] = address(stack[top]);
+    reads = 0;
+    ASSERT_EQ(lines(config_of(13), address(state)), std::vector<u32>(count, 7)) << top;
+    // The state, the nine code objects, and the frames: in one read, in two where a page ends among them,
+    // and in three where that is in the middle of one.
+    ASSERT_LE(reads, 1 + 9 + 3) << top;
+  }
 }
 
 TEST_F(PythonWalk, AFrameThatIsItsOwnCallerDoesNotHoldItForever) {

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/files.h"
 #include "base/free_with.h"
+#include "bpf/row_chunks.h"
 #include "looptrace.skel.h"
 
 namespace looptrace {
@@ -31,7 +32,6 @@ using SkeletonPtr = std::unique_ptr<looptrace_bpf, FreeWith<looptrace_bpf__destr
 using LinkPtr = std::unique_ptr<bpf_link, FreeWith<bpf_link__destroy>>;
 using RingBufferPtr = std::unique_ptr<ring_buffer, FreeWith<ring_buffer__free>>;
 
-constexpr size_t kRowsPerChunk = 512;  // LT_ROWS_PER_CHUNK in common.bpf.h
 // A young iteration may spend a capture every 10 ms, an old one every ms (and 32 saved up).
 constexpr uint64_t kCaptureCostNs = 10'000'000;
 // With few captures: a tenth of them, and a sample in 100 ms of a late loop's CPU time.
@@ -125,10 +125,6 @@ uint64_t kernel_bytes(int map) {
   const auto info = read_file("/proc/self/fdinfo/" + std::to_string(map));
   const size_t at = info ? info->find("memlock:") : std::string::npos;
   return at == std::string::npos ? 0 : std::strtoull(info->c_str() + at + 8, nullptr, 10);
-}
-
-uint64_t rows_in_kernel(size_t rows) {
-  return (rows + kRowsPerChunk - 1) / kRowsPerChunk * kRowsPerChunk * sizeof(lt_row);
 }
 
 struct Hook {
@@ -228,7 +224,7 @@ struct Engine::Impl {
   void begin_anew();
   Result<void> attach_functions();
   Result<uint32_t> take_range(uint32_t count);
-  static Result<UniqueFd> make_row_table(const std::vector<lt_row>& rows);
+  static Result<UniqueFd> make_row_table(const std::vector<lt_chunk>& chunks);
   void give_range(Range range);
 
   static int on_ring_record(void* ctx, void* data, size_t size) {
@@ -552,26 +548,20 @@ bool Engine::is_target(uint32_t tgid) const {
   return bpf_map_lookup_elem(bpf_map__fd(impl_->skel->maps.targets), &tgid, &value) == 0;
 }
 
-Result<UniqueFd> Engine::Impl::make_row_table(const std::vector<lt_row>& rows) {
-  const uint32_t chunks = static_cast<uint32_t>((rows.size() + kRowsPerChunk - 1) / kRowsPerChunk);
+Result<UniqueFd> Engine::Impl::make_row_table(const std::vector<lt_chunk>& chunks) {
+  const auto count = static_cast<uint32_t>(chunks.size());
   LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_INNER_MAP);
-  UniqueFd table(
-      bpf_map_create(BPF_MAP_TYPE_ARRAY, "lt_rows", 4, kRowsPerChunk * sizeof(lt_row), chunks, &opts));
+  UniqueFd table(bpf_map_create(BPF_MAP_TYPE_ARRAY, "lt_rows", 4, sizeof(lt_chunk), count, &opts));
   if (!table) return Error{"create an unwind table", errno};
-  std::vector<lt_row> chunk(kRowsPerChunk);
-  for (uint32_t i = 0; i < chunks; ++i) {
-    const size_t from = size_t{i} * kRowsPerChunk;
-    const size_t n = std::min(kRowsPerChunk, rows.size() - from);
-    std::copy_n(rows.begin() + static_cast<ptrdiff_t>(from), n, chunk.begin());
-    std::fill(chunk.begin() + static_cast<ptrdiff_t>(n), chunk.end(), lt_row{0xffffffff, LT_ROW_GAP, 0, 0});
-    if (bpf_map_update_elem(table.get(), &i, chunk.data(), 0)) return Error{"fill an unwind table", errno};
-  }
+  for (uint32_t i = 0; i < count; ++i)
+    if (bpf_map_update_elem(table.get(), &i, &chunks[i], 0)) return Error{"fill an unwind table", errno};
   return table;
 }
 
-Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_row>* const> files) {
+Result<std::vector<lt_row_table>> Engine::add_rows(std::span<const std::vector<lt_row>* const> files) {
   auto& im = *impl_;
-  std::vector<uint32_t> indexes, keys;
+  std::vector<lt_row_table> made;
+  std::vector<uint32_t> keys;
   std::vector<UniqueFd> tables;
   std::vector<int> values;
   const auto give_back = [&](Error error) {
@@ -580,34 +570,37 @@ Result<std::vector<uint32_t>> Engine::add_rows(std::span<const std::vector<lt_ro
     return error;
   };
   for (const std::vector<lt_row>* rows : files) {
-    indexes.push_back(0);
-    const uint64_t bytes = rows_in_kernel(rows->size());
-    if (rows->empty() || im.all_row_bytes + bytes > im.options.row_bytes) continue;
+    made.emplace_back();
+    if (rows->empty()) continue;
+    const RowChunks chunks = make_row_chunks(*rows);
+    const uint64_t bytes = chunks.chunks.size() * sizeof(lt_chunk);
+    if (im.all_row_bytes + bytes > im.options.row_bytes) continue;
     if (!im.free_files.empty()) {
-      indexes.back() = im.free_files.back();
+      keys.push_back(im.free_files.back());
       im.free_files.pop_back();
     } else if (im.next_file < bpf_map__max_entries(im.skel->maps.row_tables)) {
-      indexes.back() = im.next_file++;
+      keys.push_back(im.next_file++);
     } else {
       continue;  // full
     }
-    keys.push_back(indexes.back());
-    auto table = im.make_row_table(*rows);
+    made.back() = chunks.table;
+    made.back().file = keys.back();
+    auto table = im.make_row_table(chunks.chunks);
     if (!table) return give_back(table.error());
     tables.push_back(std::move(*table));
     values.push_back(tables.back().get());
-    im.row_bytes[indexes.back()] = bytes;
+    im.row_bytes[keys.back()] = bytes;
     im.all_row_bytes += bytes;
   }
   uint32_t count = static_cast<uint32_t>(keys.size());
-  if (!count) return indexes;
+  if (!count) return made;
   const int map = bpf_map__fd(im.skel->maps.row_tables);
-  if (bpf_map_update_batch(map, keys.data(), values.data(), &count, nullptr) == 0) return indexes;
+  if (bpf_map_update_batch(map, keys.data(), values.data(), &count, nullptr) == 0) return made;
   for (size_t i = 0; i < keys.size(); ++i) {  // a kernel without batches for this kind of map
     if (bpf_map_update_elem(map, &keys[i], &values[i], 0))
       return give_back(Error{"hand an unwind table to the BPF programs", errno});
   }
-  return indexes;
+  return made;
 }
 
 void Engine::remove_rows(uint32_t file) {

@@ -109,10 +109,10 @@ class Engine {
   void remove_target(uint32_t tgid);
   bool is_target(uint32_t tgid) const;
 
-  /// Makes the rows of some files available to captures. Returns each one's index for lt_module.file; 0 for a
-  /// file without rows, and where there is no room. All at once, since the kernel waits for an RCU grace
+  /// Makes the rows of some files available to captures. Returns each one's table for lt_module; its file is
+  /// 0 if there are no rows, and where there is no room. All at once, since the kernel waits for an RCU grace
   /// period (15 ms) at each update of such a map.
-  Result<std::vector<uint32_t>> add_rows(std::span<const std::vector<lt_row>* const> files);
+  Result<std::vector<lt_row_table>> add_rows(std::span<const std::vector<lt_row>* const> files);
   void remove_rows(uint32_t file);
   /// Gives captures of a process its modules and interpreter. Replaces what was given before.
   Result<void> set_process(uint32_t tgid, const std::vector<lt_module>& modules, lt_process process);

@@ -68,7 +68,7 @@ void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modu
   for (const Module& m : modules.all()) {
     if (!m.object) continue;
     const Table& table = tables_[m.object];
-    if (table.users || table.file || !added.insert(m.object).second) continue;
+    if (table.users || table.rows.file || !added.insert(m.object).second) continue;
     batch.push_back(m.object);
     bytes += m.object->rows().size() * sizeof(lt_row);
     if (bytes < kRowsAtOnce) continue;
@@ -91,10 +91,8 @@ bool ProcessTable::give_to_kernel(TracedProcess& process, const Objects& objects
   }
   bool all = true;
   for (size_t i = 0; i < objects.size(); ++i) {
-    Table& table = tables_[objects[i]];
-    table.file = (*files)[i];
-    table.rows = table.file ? static_cast<uint32_t>(rows[i]->size()) : 0;
-    all &= table.file || rows[i]->empty();
+    tables_[objects[i]].rows = (*files)[i];
+    all &= (*files)[i].file || rows[i]->empty();
   }
   return all;
 }
@@ -102,8 +100,7 @@ bool ProcessTable::give_to_kernel(TracedProcess& process, const Objects& objects
 CodeTable ProcessTable::add_code(TracedProcess& process, const Module& module) {
   const std::vector<lt_row>* const one = module.code_rows.get();
   const auto files = engine_.add_rows({&one, 1});
-  if (files && files->front())
-    return {files->front(), static_cast<uint32_t>(module.code_rows->size()), module.bias};
+  if (files && files->front().file) return {files->front(), module.bias};
   process.warn("unwind_table: " +
                (files ? "there is no room for that of compiled code" : files.error().message()));
   return process.code.bias == module.bias ? process.code : CodeTable{};
@@ -129,16 +126,14 @@ void ProcessTable::load(TracedProcess& process) {
   std::vector<lt_module> table;
   std::set<std::shared_ptr<ElfObject>> used;
   for (const Module& m : modules->all()) {
-    lt_module entry{m.start, m.end, m.bias, 0, 0};
+    lt_module entry{m.start, m.end, m.bias, {}};
     if (m.object) {
       Table& rows = tables_[m.object];
       if (used.insert(m.object).second) ++rows.users;
-      entry.file = rows.file;
-      entry.rows = rows.rows;
+      entry.table = rows.rows;
     } else if (m.code_rows && !m.code_rows->empty()) {
-      if (!code.file) code = add_code(process, m);
-      entry.file = code.file;
-      entry.rows = code.rows;
+      if (!code.table.file) code = add_code(process, m);
+      entry.table = code.table;
     }
     if (table.size() < LT_MAX_MODULES) table.push_back(entry);
   }
@@ -155,13 +150,13 @@ void ProcessTable::load(TracedProcess& process) {
   const auto is_set = engine_.set_process(process.tgid, table, config);
   if (!is_set) process.warn("unwind_table: " + is_set.error().message());
   if (!is_set && process.modules) {  // the kernel goes on by the tables it was given before
-    if (code.file != process.code.file) engine_.remove_rows(code.file);
+    if (code.table.file != process.code.table.file) engine_.remove_rows(code.table.file);
     release_tables(*modules);
     return;
   }
   if (process.modules) release_tables(*process.modules);
   process.modules = std::move(*modules);
-  if (code.file != process.code.file) engine_.remove_rows(process.code.file);
+  if (code.table.file != process.code.table.file) engine_.remove_rows(process.code.table.file);
   process.code = code;
 }
 
@@ -175,7 +170,7 @@ void ProcessTable::release_tables(const ProcessModules& modules) {
     if (!m.object || !used.insert(m.object).second) continue;
     const auto it = tables_.find(m.object);
     if (it == tables_.end() || --it->second.users) continue;
-    engine_.remove_rows(it->second.file);
+    engine_.remove_rows(it->second.rows.file);
     tables_.erase(it);
   }
 }
@@ -185,7 +180,7 @@ void ProcessTable::drop_memory(bool unload) {
     if (!unload || !process.modules) continue;
     engine_.clear_process(tgid);
     release_tables(*process.modules);
-    engine_.remove_rows(std::exchange(process.code, {}).file);
+    engine_.remove_rows(std::exchange(process.code, {}).table.file);
     process.modules.reset();
   }
   objects_.drop_all();
@@ -202,7 +197,7 @@ void ProcessTable::forget(uint32_t tgid) {
   if (it == processes_.end()) return;
   engine_.clear_process(tgid);
   if (it->second.modules) release_tables(*it->second.modules);
-  engine_.remove_rows(it->second.code.file);
+  engine_.remove_rows(it->second.code.table.file);
   processes_.erase(it);
 }
 

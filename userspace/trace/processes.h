@@ -21,8 +21,8 @@ namespace looptrace {
 
 /// An unwind table in the kernel that belongs to one process.
 struct CodeTable {
-  uint32_t file = 0, rows = 0;  ///< 0 = none
-  uint64_t bias = 0;            ///< that its rows are relative to
+  lt_row_table table{};  ///< file 0 = none
+  uint64_t bias = 0;     ///< that its rows are relative to
 };
 
 /// One traced process: what records say of it, and what its stacks need.
@@ -90,7 +90,7 @@ class ProcessTable {
 
  private:
   struct Table {
-    uint32_t file = 0, rows = 0;
+    lt_row_table rows{};
     uint32_t users = 0;
   };
   void load(TracedProcess& process);

@@ -22,7 +22,7 @@ static_assert(offsetof(lt_capture, data) == 144);
 static_assert(sizeof(lt_v8_frame) == 40);
 static_assert(sizeof(lt_target) == 96);
 static_assert(sizeof(lt_slot) % 8 == 0 && sizeof(lt_stats) % 8 == 0);
-static_assert(sizeof(lt_row) == 8 && sizeof(lt_module) == 32);
+static_assert(sizeof(lt_row) == 8 && sizeof(lt_module) == 40);
 
 /// Stacks of one moment, checked: counts and sizes agree.
 struct RawCapture {
