@@ -11,6 +11,7 @@
 #include "stacks/eh_frame.h"
 #include "stacks/elf_file.h"
 #include "stacks/go_pclntab.h"
+#include "stacks/plt_names.h"
 #include "stacks/separate_debug.h"
 #include "stacks/symbol_table.h"
 
@@ -52,6 +53,8 @@ std::vector<uint32_t> edges_of(const std::vector<lt_row>& rows) {
 }  // namespace
 
 struct ElfObject::Impl {
+  explicit Impl(std::unique_ptr<ElfFile> f) : file(std::move(f)) {}
+
   std::unique_ptr<ElfFile> file;
   std::string path, name, build_id, root;
   bool program = false;
@@ -60,6 +63,7 @@ struct ElfObject::Impl {
   std::optional<std::vector<lt_row>> rows;
   bool rows_used = false, dwarf_used = false, names_used = false;
   std::optional<std::vector<uint32_t>> edges;  // where code that the rows tell of begins and ends, by turns
+  PltNames plt{*file};
   std::optional<SymbolTable> symbols;
   std::optional<NameIndex> dynamic_names, static_names;
   std::set<std::string, std::less<>> found_names;  // what find_by_name() gave out
@@ -115,21 +119,12 @@ std::vector<ElfObject::Position> ElfObject::Impl::go_position(uint64_t address) 
 
 const SymbolTable& ElfObject::Impl::function_table() {
   if (symbols) return *symbols;
-  SymbolTable::Builder builder;
-  auto dynamic = load_symbols(*file, SHT_DYNSYM);
-  if (dynamic) builder.add_plt(*file, *dynamic);
-  const auto add = [&](const ElfFile& from) {
-    auto raw = load_symbols(from, SHT_SYMTAB);
-    return raw && builder.add_without_names(from, std::move(*raw));
-  };
-  if (!add(*file) && !(separate_debug() && add(*debug))) {
-    bool all = false;
-    if (const auto unpacked = unpack_debugdata(*file)) {
-      if (auto raw = load_symbols(*unpacked, SHT_SYMTAB)) all = builder.add(*unpacked, std::move(*raw));
-    }
-    if (dynamic) builder.add(*file, std::move(*dynamic), all);
-  }
-  return symbols.emplace(builder.build());
+  SymbolTable& table = symbols.emplace(*file);
+  if (table.add(*file, SHT_SYMTAB) || (separate_debug() && table.add(*debug, SHT_SYMTAB))) return table;
+  bool all = false;
+  if (auto unpacked = unpack_debugdata(*file)) all = table.add(std::move(unpacked), SHT_SYMTAB);
+  table.add(*file, SHT_DYNSYM, all);
+  return table;
 }
 
 ElfObject::ElfObject(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
@@ -145,8 +140,7 @@ Result<std::shared_ptr<ElfObject>> ElfObject::from_fd(UniqueFd fd, std::string n
                                                       std::shared_ptr<Debuginfod> servers) {
   auto file = ElfFile::from_fd(std::move(fd), name);
   if (!file) return file.error();
-  auto impl = std::make_unique<Impl>();
-  impl->file = std::move(*file);
+  auto impl = std::make_unique<Impl>(std::move(*file));
   impl->path = std::move(name);
   impl->root = std::move(root);
   impl->servers = std::move(servers);
@@ -156,8 +150,7 @@ Result<std::shared_ptr<ElfObject>> ElfObject::from_fd(UniqueFd fd, std::string n
 Result<std::shared_ptr<ElfObject>> ElfObject::from_memory(std::vector<uint8_t> image, std::string name) {
   auto file = ElfFile::from_memory(std::move(image), name);
   if (!file) return file.error();
-  auto impl = std::make_unique<Impl>();
-  impl->file = std::move(*file);
+  auto impl = std::make_unique<Impl>(std::move(*file));
   impl->path = std::move(name);
   return std::shared_ptr<ElfObject>(new ElfObject(std::move(impl)));
 }
@@ -217,6 +210,7 @@ void ElfObject::drop_tables() {
 }
 
 std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
+  if (const auto found = impl_->plt.find(address)) return found;
   if (const auto found = impl_->function_table().find(address)) return found;
   if (const GoPclntab* go = impl_->go_table()) {
     if (const auto function = go->find(address))
@@ -283,6 +277,7 @@ size_t ElfObject::bytes() const {
   if (impl.go) sum += impl.go->bytes();
   if (impl.rows) sum += impl.rows->capacity() * sizeof(lt_row);
   if (impl.edges) sum += impl.edges->capacity() * sizeof(uint32_t);
+  sum += impl.plt.bytes();
   if (impl.symbols) sum += impl.symbols->bytes();
   if (impl.dynamic_names) sum += impl.dynamic_names->bytes();
   if (impl.static_names) sum += impl.static_names->bytes();

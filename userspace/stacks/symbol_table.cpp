@@ -2,7 +2,6 @@
 #include "stacks/symbol_table.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -16,17 +15,35 @@ namespace {
 // Symbols may lie inside one another; an enclosing one is looked for this far back.
 constexpr int kMaxEnclosing = 16;
 
-// A stub names its function only within this size.
-constexpr uint64_t kPltEntry = 16;
-constexpr size_t kMaxRelocations = 1u << 20;
+// A file may be made to be slow: what is compared of one address (libraries have a dozen), and looked through
+// of one bucket.
+constexpr std::ptrdiff_t kMaxAliases = 64;
+constexpr size_t kMaxNear = 1 << 16;
+
+constexpr size_t kSymbolsPerBucket = 8;
+constexpr uint32_t kNone = 0xffffffff;
+
+// Entry::symbol: a number below the 4 million that are read, the source, the rank.
+constexpr uint32_t kNumber = (1u << 24) - 1;
+constexpr uint32_t kSourceShift = 24, kRankShift = 28;
+constexpr size_t kMaxSources = 4;
+
+// In pieces that stay in the CPU's cache.
+constexpr size_t kPiece = 2048;
 
 bool is_function(const Elf64_Sym& symbol, const ElfFile& file) {
-  if (symbol.st_shndx == SHN_UNDEF || symbol.st_value == 0) return false;
+  if (symbol.st_shndx == SHN_UNDEF || symbol.st_value == 0 || symbol.st_name == 0) return false;
   const auto type = ELF64_ST_TYPE(symbol.st_info);
   if (type == STT_FUNC || type == STT_GNU_IFUNC) return true;
   // Labels of hand-written assembler.
   return type == STT_NOTYPE && symbol.st_shndx < file.sections().size() &&
          (file.sections()[symbol.st_shndx].header.sh_flags & SHF_EXECINSTR);
+}
+
+uint32_t rank_of(const Elf64_Sym& symbol) {
+  const auto bind = ELF64_ST_BIND(symbol.st_info);
+  const bool untyped = ELF64_ST_TYPE(symbol.st_info) == STT_NOTYPE;
+  return (bind == STB_GLOBAL ? 0 : bind == STB_WEAK ? 1 : 2) | (symbol.st_size ? 0 : 4) | (untyped ? 8 : 0);
 }
 
 // "clock_nanosleep@@GLIBC_2.17" and glibc's alias for calls from within, "__GI___poll": the function's name
@@ -44,170 +61,151 @@ size_t leading_underscores(std::string_view name) {
   return std::min(name.find_first_not_of('_'), name.size());
 }
 
-// The address that the stub at `code` jumps through: [endbr64] [bnd] jmp *disp32(%rip).
-std::optional<uint64_t> jump_slot(std::string_view code, uint64_t address) {
-  size_t at = 0;
-  if (code.starts_with("\xf3\x0f\x1e\xfa")) at = 4;
-  if (code.size() > at && code[at] == '\xf2') ++at;
-  if (code.size() < at + 6 || code[at] != '\xff' || code[at + 1] != '\x25') return std::nullopt;
-  int32_t displacement;
-  std::memcpy(&displacement, code.data() + at + 2, sizeof displacement);
-  return address + at + 6 + static_cast<uint64_t>(int64_t{displacement});
+uint64_t lowest_code(const ElfFile& file) {
+  uint64_t lowest = std::numeric_limits<uint64_t>::max();
+  for (const ElfFile::Section& section : file.sections())
+    if (section.header.sh_flags & SHF_EXECINSTR) lowest = std::min<uint64_t>(lowest, section.header.sh_addr);
+  for (const Elf64_Phdr& segment : file.segments())
+    if (segment.p_type == PT_LOAD && segment.p_flags & PF_X)
+      lowest = std::min<uint64_t>(lowest, segment.p_vaddr);
+  return lowest;
 }
 
 }  // namespace
 
-bool SymbolTable::Builder::add(const ElfFile& file, RawSymbols raw, bool all) {
-  sources_.push_back(std::make_unique<RawSymbols>(std::move(raw)));
-  const RawSymbols& table = *sources_.back();
-  const size_t before = candidates_.size();
-  for (size_t i = 1; i < table.size(); ++i) {
-    const Elf64_Sym symbol = table.at(i);
-    if (!is_function(symbol, file)) continue;
-    const std::string_view name = plain_name(table.name(symbol));
-    if (name.empty() || (symbol.st_size == 0 && !all)) continue;
-    uint64_t limit = symbol.st_value + 4096;
-    if (symbol.st_shndx < file.sections().size()) {
-      const Elf64_Shdr& section = file.sections()[symbol.st_shndx].header;
-      limit = section.sh_addr + section.sh_size;
-    }
-    const auto bind = ELF64_ST_BIND(symbol.st_info);
-    const uint8_t rank = bind == STB_GLOBAL ? 0 : bind == STB_WEAK ? 1 : 2;
-    const bool untyped = ELF64_ST_TYPE(symbol.st_info) == STT_NOTYPE;
-    candidates_.push_back({symbol.st_value, symbol.st_size, limit, name,
-                           static_cast<uint8_t>(rank | (symbol.st_size ? 0 : 4) | (untyped ? 8 : 0))});
-  }
-  return candidates_.size() > before;
-}
+SymbolTable::SymbolTable(const ElfFile& file) : base_(lowest_code(file)) {}
 
-bool SymbolTable::Builder::add_without_names(const ElfFile& file, RawSymbols raw) {
-  const bool any = add(file, std::move(raw));
-  left_ = sources_.back().get();
-  left_file_ = &file;
-  return any;
-}
-
-void SymbolTable::Builder::add_plt(const ElfFile& file, const RawSymbols& dynamic) {
-  if (file.header().e_machine != EM_X86_64) return;
-  std::vector<std::pair<uint64_t, uint32_t>> slots;  // address of the GOT entry, symbol
-  for (const ElfFile::Section& section : file.sections()) {
-    if (section.header.sh_type != SHT_RELA || (section.name != ".rela.plt" && section.name != ".rela.dyn"))
-      continue;
-    const std::string bytes = file.load(section);
-    for (size_t at = 0; at + sizeof(Elf64_Rela) <= bytes.size() && slots.size() < kMaxRelocations;
-         at += sizeof(Elf64_Rela)) {
-      Elf64_Rela rela;
-      std::memcpy(&rela, bytes.data() + at, sizeof rela);
-      const auto type = ELF64_R_TYPE(rela.r_info);
-      if (type == R_X86_64_JUMP_SLOT || type == R_X86_64_GLOB_DAT)
-        slots.emplace_back(rela.r_offset, static_cast<uint32_t>(ELF64_R_SYM(rela.r_info)));
+bool SymbolTable::add(const ElfFile& from, uint32_t type, bool all) {
+  const auto section = find_symbols(from, type);
+  if (!section || sources_.size() == kMaxSources) return false;
+  const size_t before = entries_.size();
+  const auto source = static_cast<uint32_t>(sources_.size()) << kSourceShift;
+  sources_.push_back({&from, *section});
+  entries_.reserve(before + section->count);
+  std::vector<Elf64_Sym> piece(std::min<uint64_t>(kPiece, section->count));
+  for (uint64_t at = 0; at < section->count; at += piece.size()) {
+    piece.resize(std::min<uint64_t>(piece.size(), section->count - at));
+    if (!from.pread(section->entries_at + at * sizeof(Elf64_Sym), piece.data(),
+                    piece.size() * sizeof(Elf64_Sym)))
+      break;
+    for (size_t i = 0; i < piece.size(); ++i) {
+      const Elf64_Sym& symbol = piece[i];
+      if (!is_function(symbol, from) || symbol.st_value - base_ >= kNone) continue;
+      if (symbol.st_size == 0 && !all) continue;
+      entries_.push_back({static_cast<uint32_t>(symbol.st_value - base_),
+                          static_cast<uint32_t>(std::min<uint64_t>(symbol.st_size, kNone)),
+                          static_cast<uint32_t>(at + i) | source | rank_of(symbol) << kRankShift, kNone});
     }
   }
-  if (slots.empty()) return;
-  std::sort(slots.begin(), slots.end());
-  for (const ElfFile::Section& section : file.sections()) {
-    if (section.name != ".plt" && section.name != ".plt.sec" && section.name != ".plt.got") continue;
-    const std::string code = file.load(section);
-    const uint64_t step = section.name == ".plt.got" && section.header.sh_entsize == 8 ? 8 : kPltEntry;
-    for (uint64_t at = 0; at < code.size(); at += step) {
-      const uint64_t address = section.header.sh_addr + at;
-      const auto slot = jump_slot(std::string_view(code).substr(at, step), address);
-      if (!slot) continue;
-      const auto it = std::lower_bound(slots.begin(), slots.end(), std::pair(*slot, uint32_t{0}));
-      if (it == slots.end() || it->first != *slot || it->second >= dynamic.size()) continue;
-      const std::string_view name = dynamic.name(dynamic.at(it->second));
-      if (name.empty() || name.size() > 4096) continue;
-      plt_names_.push_back(std::make_unique<std::string>(std::string(name) + "@plt"));
-      candidates_.push_back({address, step, address + step, *plt_names_.back(), 3});
-    }
+  entries_.shrink_to_fit();
+  deal_out();
+  return entries_.size() > before;
+}
+
+bool SymbolTable::add(std::unique_ptr<ElfFile> from, uint32_t type) {
+  kept_.push_back(std::move(from));
+  return add(*kept_.back(), type);
+}
+
+void SymbolTable::deal_out() {
+  uint32_t highest = 0;
+  for (const Entry& entry : entries_) highest = std::max(highest, entry.start);
+  shift_ = 0;
+  while ((highest >> shift_) > entries_.size() / kSymbolsPerBucket) ++shift_;
+  buckets_.assign((highest >> shift_) + 1, kNone);
+  for (uint32_t i = 0; i < entries_.size(); ++i) {
+    uint32_t& first = buckets_[entries_[i].start >> shift_];
+    entries_[i].next = first;
+    first = i;
   }
 }
 
-SymbolTable SymbolTable::Builder::build() {
-  std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-    if (a.start != b.start) return a.start < b.start;
-    if (a.rank / 4 != b.rank / 4) return a.rank < b.rank;
-    const size_t a_bars = leading_underscores(a.name), b_bars = leading_underscores(b.name);
-    if (a_bars != b_bars) return a_bars < b_bars;
-    return std::tuple(a.rank, a.name.size(), a.name) < std::tuple(b.rank, b.name.size(), b.name);
-  });
-  SymbolTable table;
-  const char* const left_names = left_ ? left_->names.data() : nullptr;
-  if (left_) {
-    table.file_ = left_file_;
-    table.names_at_ = left_->names_at;
-    table.names_size_ = left_->names.size();
+// Those of a bucket that do not begin above `up_to`. False if they are more than any real file's.
+bool SymbolTable::collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into) const {
+  for (uint32_t i = buckets_[bucket]; i != kNone; i = entries_[i].next) {
+    if (into.size() == kMaxNear) return false;
+    if (entries_[i].start <= up_to) into.push_back(entries_[i]);
   }
-  const auto is_left = [&](std::string_view name) {
-    return left_ && name.data() >= left_names && name.data() < left_names + left_->names.size();
-  };
-  size_t count = 0, name_bytes = 0;
-  for (size_t i = 0; i < candidates_.size(); ++i) {
-    if (i && candidates_[i].start == candidates_[i - 1].start) continue;
-    ++count;
-    if (!is_left(candidates_[i].name)) name_bytes += candidates_[i].name.size() + 1;
+  return true;
+}
+
+// Up to the next symbol, but not past its section.
+uint32_t SymbolTable::end_without_size(const Entry& entry) const {
+  const Source& source = sources_[entry.symbol >> kSourceShift & (kMaxSources - 1)];
+  uint64_t end = base_ + entry.start + 4096;
+  Elf64_Sym symbol;
+  const auto& sections = source.file->sections();
+  if (source.file->pread(source.section.entries_at + (entry.symbol & kNumber) * sizeof symbol, &symbol,
+                         sizeof symbol) &&
+      symbol.st_shndx < sections.size()) {
+    const Elf64_Shdr& section = sections[symbol.st_shndx].header;
+    end = section.sh_addr + section.sh_size;
   }
-  table.entries_.reserve(count);
-  table.names_.reserve(std::min<size_t>(name_bytes, ElfFile::kMaxPiece));
-  for (size_t i = 0; i < candidates_.size();) {
-    const Candidate& best = candidates_[i];
-    size_t next = i + 1;
-    while (next < candidates_.size() && candidates_[next].start == best.start) ++next;
-    if (table.names_.size() + best.name.size() >= ElfFile::kMaxPiece) break;
-    uint64_t size = best.size;
-    if (size == 0) {
-      const uint64_t end =
-          next < candidates_.size() ? std::min(candidates_[next].start, best.limit) : best.limit;
-      size = end > best.start ? end - best.start : 1;
-    }
-    const bool left = is_left(best.name);
-    table.entries_.push_back(
-        {best.start, static_cast<uint32_t>(std::min<uint64_t>(size, std::numeric_limits<uint32_t>::max())),
-         left ? static_cast<uint32_t>(best.name.data() - left_names) | kInFile
-              : static_cast<uint32_t>(table.names_.size())});
-    i = next;
-    if (left) continue;
-    table.names_.append(best.name);
-    table.names_.push_back('\0');
-  }
-  return table;
+  end = end > base_ + entry.start ? std::min<uint64_t>(end - base_, kNone) : uint64_t{entry.start} + 1;
+  auto nearest = static_cast<uint32_t>(end);
+  for (uint32_t bucket = entry.start >> shift_; bucket <= (nearest >> shift_) && bucket < buckets_.size();
+       ++bucket)
+    for (uint32_t i = buckets_[bucket]; i != kNone; i = entries_[i].next)
+      if (entries_[i].start > entry.start) nearest = std::min(nearest, entries_[i].start);
+  return nearest;
+}
+
+const std::string& SymbolTable::name(const Entry& entry) const {
+  const uint32_t key = entry.symbol & ((1u << kRankShift) - 1);
+  if (const auto known = names_.find(key); known != names_.end()) return known->second;
+  const Source& source = sources_[key >> kSourceShift];
+  Elf64_Sym symbol;
+  std::string text;
+  if (source.file->pread(source.section.entries_at + (key & kNumber) * sizeof symbol, &symbol, sizeof symbol))
+    text = plain_name(read_name(*source.file, source.section, symbol.st_name));
+  name_bytes_ += text.capacity() + 64;
+  return names_.emplace(key, std::move(text)).first->second;
+}
+
+bool SymbolTable::reads_better(const Entry& a, const Entry& b) const {
+  const uint32_t a_rank = a.symbol >> kRankShift, b_rank = b.symbol >> kRankShift;
+  if (a_rank / 4 != b_rank / 4) return a_rank < b_rank;
+  const std::string &a_name = name(a), &b_name = name(b);
+  if (a_name.empty() != b_name.empty()) return b_name.empty();
+  const size_t a_bars = leading_underscores(a_name), b_bars = leading_underscores(b_name);
+  if (a_bars != b_bars) return a_bars < b_bars;
+  return std::tuple(a_rank, a_name.size(), std::string_view(a_name)) <
+         std::tuple(b_rank, b_name.size(), std::string_view(b_name));
 }
 
 std::optional<Symbol> SymbolTable::find(uint64_t address) const {
-  auto it = std::upper_bound(entries_.begin(), entries_.end(), address,
-                             [](uint64_t at, const Entry& entry) { return at < entry.start; });
-  for (int i = 0; i < kMaxEnclosing && it != entries_.begin(); ++i) {
-    --it;
-    if (address - it->start < it->size) return Symbol{name(it->name), it->start, it->size};
+  if (entries_.empty() || address - base_ >= kNone) return std::nullopt;
+  const auto at = static_cast<uint32_t>(address - base_);
+  // From the nearest bucket outwards, until there are enough.
+  std::vector<Entry> near;
+  uint32_t bucket = std::min<uint32_t>(at >> shift_, static_cast<uint32_t>(buckets_.size() - 1));
+  int starts = 0;
+  for (bool more = true; more && starts<kMaxEnclosing; more = bucket--> 0) {
+    const auto from = static_cast<std::ptrdiff_t>(near.size());
+    if (!collect(bucket, at, near)) return std::nullopt;
+    std::sort(near.begin() + from, near.end(),
+              [](const Entry& a, const Entry& b) { return a.start > b.start; });
+    for (auto first = near.begin() + from; first != near.end() && starts < kMaxEnclosing; ++starts) {
+      const auto next =
+          std::find_if(first, near.end(), [&](const Entry& e) { return e.start != first->start; });
+      const Entry best =
+          *std::min_element(first, first + std::min<std::ptrdiff_t>(next - first, kMaxAliases),
+                            [&](const Entry& a, const Entry& b) { return reads_better(a, b); });
+      const uint32_t size = best.size ? best.size : end_without_size(best) - best.start;
+      if (at - best.start < size) return Symbol{name(best), base_ + best.start, size};
+      first = next;
+    }
   }
   return std::nullopt;
 }
 
-std::string_view SymbolTable::name(uint32_t at) const {
-  if (!(at & kInFile)) return names_.c_str() + at;
-  if (const auto known = read_.find(at); known != read_.end()) return known->second;
-  std::string text;
-  for (uint64_t from = at & ~kInFile; from < names_size_ && text.find('\0') == text.npos;) {
-    std::array<char, 256> piece;
-    const size_t size = std::min<uint64_t>(piece.size(), names_size_ - from);
-    if (!file_->pread(names_at_ + from, piece.data(), size)) break;
-    text.append(piece.data(), size);
-    from += size;
-  }
-  text.resize(std::min(text.find('\0'), text.size()));
-  // As plain_name() has it; of the prefix the offset knows.
-  if (const size_t version = text.find('@'); version != text.npos && version > 0) text.resize(version);
-  text.shrink_to_fit();
-  read_bytes_ += text.capacity() + 64;
-  return read_.emplace(at, std::move(text)).first->second;
-}
-
 size_t SymbolTable::bytes() const {
-  return entries_.capacity() * sizeof(Entry) + names_.capacity() + read_bytes_;
+  size_t sum = entries_.capacity() * sizeof(Entry) + buckets_.capacity() * sizeof buckets_[0] + name_bytes_;
+  for (const auto& file : kept_) sum += file->bytes();
+  return sum;
 }
 
-NameIndex::NameIndex(const ElfFile& file, const RawSymbols& raw)
-    : file_(file), entries_at_(raw.entries_at), names_at_(raw.names_at), names_size_(raw.names.size()) {
+NameIndex::NameIndex(const ElfFile& file, const RawSymbols& raw) : file_(file), section_(raw.section) {
   for (size_t i = 1; i < raw.size(); ++i) {
     const Elf64_Sym symbol = raw.at(i);
     if (symbol.st_shndx == SHN_UNDEF) continue;
@@ -225,14 +223,10 @@ std::optional<Symbol> NameIndex::find(std::string_view name) const {
   const auto hash = static_cast<uint32_t>(std::hash<std::string_view>()(name));
   auto it = std::lower_bound(index_.begin(), index_.end(), hash,
                              [](const Slot& slot, uint32_t wanted) { return slot.hash < wanted; });
-  std::string stored(name.size() + 1, '\0');
   for (; it != index_.end() && it->hash == hash; ++it) {
     Elf64_Sym symbol;
-    if (!file_.pread(entries_at_ + it->symbol * sizeof symbol, &symbol, sizeof symbol)) continue;
-    if (symbol.st_name >= names_size_ ||
-        !file_.pread(names_at_ + symbol.st_name, stored.data(), stored.size()))
-      continue;
-    if (std::string_view(stored) == std::string(name) + '\0')
+    if (!file_.pread(section_.entries_at + it->symbol * sizeof symbol, &symbol, sizeof symbol)) continue;
+    if (read_name(file_, section_, symbol.st_name) == name)
       return Symbol{name, symbol.st_value, symbol.st_size};
   }
   return std::nullopt;

@@ -16,14 +16,22 @@ namespace looptrace {
 
 class ElfFile;
 
-/// Function names by address: 16 bytes a function. Names stay in the file and are read when asked for, 80
-/// bytes each in node; only those that are in no file (of PLT stubs, of .gnu_debugdata) are kept. Not
-/// thread-safe. Where several symbols share an address the one that reads best is kept: a function before an
-/// untyped label, with a size before without, then fewer leading underscores ("poll", not "__GI___poll"),
-/// global before weak before local.
+/// Function names by address: 16 bytes a symbol. The file's tables are in no order; they are read once and
+/// not sorted, only dealt out into buckets by address. Names stay in the file and are read when asked for.
+/// Not thread-safe. Where several symbols share an address the one that reads best is taken: a function
+/// before an untyped label, with a size before without, then fewer leading underscores ("poll", not
+/// "__GI___poll"), global before weak before local.
 class SymbolTable {
  public:
-  class Builder;
+  /// Of `file`, whose code must lie within 4 GiB.
+  explicit SymbolTable(const ElfFile& file);
+
+  /// Adds the functions of one table (SHT_SYMTAB, SHT_DYNSYM) of `from`, which must outlive this one. False
+  /// if it has none. A function without a size ends where the next begins; so if the table does not have
+  /// `all` of them, it is left out.
+  bool add(const ElfFile& from, uint32_t type, bool all = true);
+  /// The same, and keeps `from`.
+  bool add(std::unique_ptr<ElfFile> from, uint32_t type);
 
   std::optional<Symbol> find(uint64_t address) const;
   size_t size() const { return entries_.size(); }
@@ -31,45 +39,29 @@ class SymbolTable {
 
  private:
   struct Entry {
-    uint64_t start;
+    uint32_t start;  // from base_
     uint32_t size;
-    uint32_t name;  // offset in names_, NUL-terminated; with kInFile, from names_at_ in *file_
+    uint32_t symbol;  // its number; in the highest bits how well it reads (lower is better), then its source
+    uint32_t next;    // in the same bucket
   };
-  static constexpr uint32_t kInFile = 1u << 31;
-  std::string_view name(uint32_t at) const;
+  struct Source {
+    const ElfFile* file;
+    SymbolSection section;
+  };
+  void deal_out();
+  bool collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into) const;
+  uint32_t end_without_size(const Entry& entry) const;
+  const std::string& name(const Entry& entry) const;
+  bool reads_better(const Entry& a, const Entry& b) const;
 
+  uint64_t base_;
+  std::vector<Source> sources_;
+  std::vector<std::unique_ptr<ElfFile>> kept_;
   std::vector<Entry> entries_;
-  std::string names_;
-  const ElfFile* file_ = nullptr;
-  uint64_t names_at_ = 0, names_size_ = 0;
-  mutable std::unordered_map<uint32_t, std::string> read_;
-  mutable size_t read_bytes_ = 0;
-};
-
-class SymbolTable::Builder {
- public:
-  /// Adds the functions of one table of `file`. False if it has none. A function without a size ends where
-  /// the next begins; so if the table does not have `all` of them, it is left out.
-  bool add(const ElfFile& file, RawSymbols raw, bool all = true);
-  /// The same; their names are left in `file`, which must outlive the table. One file only.
-  bool add_without_names(const ElfFile& file, RawSymbols raw);
-  /// Adds "name@plt" for the stubs of .plt, .plt.sec and .plt.got (x86-64).
-  void add_plt(const ElfFile& file, const RawSymbols& dynamic);
-  SymbolTable build();
-
- private:
-  struct Candidate {
-    uint64_t start;
-    uint64_t size;
-    uint64_t limit;  // where a symbol without a size ends at the latest
-    std::string_view name;
-    uint8_t rank;  // lower is better
-  };
-  std::vector<Candidate> candidates_;
-  std::vector<std::unique_ptr<RawSymbols>> sources_;  // candidates' names point into these
-  std::vector<std::unique_ptr<std::string>> plt_names_;
-  const RawSymbols* left_ = nullptr;  // whose names stay in left_file_
-  const ElfFile* left_file_ = nullptr;
+  std::vector<uint32_t> buckets_;  // their first entries
+  uint32_t shift_ = 0;             // a bucket is 2^shift_ bytes
+  mutable std::unordered_map<uint32_t, std::string> names_;
+  mutable size_t name_bytes_ = 0;
 };
 
 /// Addresses by exact name: 8 bytes a symbol. Names stay in the file and are compared there.
@@ -88,7 +80,7 @@ class NameIndex {
     uint32_t symbol;
   };
   const ElfFile& file_;
-  uint64_t entries_at_, names_at_, names_size_;
+  SymbolSection section_;
   std::vector<Slot> index_;  // by hash
 };
 
