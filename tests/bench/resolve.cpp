@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What it takes to name each frame of a process's stacks for the first time: resolve PID, which must be
 // blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and worst time.
-// "native_file" is the first frame of each file, which reads the file's symbols and opens its lines.
+// The first frame of a file, which reads its symbols and opens its lines, is under "first of FILE".
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -64,11 +64,12 @@ int run(pid_t pid) {
     }
   }
   Symbolizer symbolizer({});
-  std::set<const Module*> seen;
+  std::set<const ElfObject*> seen;
   for (const uint64_t address : stack.addresses) {
     const Module* module = modules->find(address - 1);
     if (!module || !module->object || (runtime && runtime->is_eval(address - 1))) continue;
-    const char* what = seen.insert(module).second ? "native_file" : "native";
+    const std::string what =
+        seen.insert(module->object.get()).second ? "first of " + module->object->name() : "native";
     std::vector<Frame> frames;
     times[what].measure([&] { symbolizer.user(pid, *modules, address, true, frames); });
   }
