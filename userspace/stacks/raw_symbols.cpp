@@ -62,8 +62,9 @@ std::optional<SymbolSection> find_symbols(const ElfFile& file, uint32_t type) {
 }
 
 std::string read_name(const ElfFile& file, const SymbolSection& symbols, uint64_t offset) {
+  constexpr size_t kMaxName = 1 << 16;  // C++ templates come to tens of thousands
   std::string text;
-  while (offset < symbols.names_size) {
+  while (offset < symbols.names_size && text.size() < kMaxName) {
     std::array<char, 256> piece;
     const size_t size = std::min<uint64_t>(piece.size(), symbols.names_size - offset);
     if (!file.pread(symbols.names_at + offset, piece.data(), size)) return {};
