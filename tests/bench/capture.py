@@ -96,7 +96,7 @@ class Tracer:
         found = {}
         for path in glob.glob(f"/proc/{self.process.pid}/fdinfo/*"):
             info = dict(line.split(":", 1) for line in open(path).read().splitlines() if ":" in line)
-            if "prog_id" in info:
+            if "prog_type" in info:  # a link tells its program, too
                 found[int(info["prog_id"])] = (int(info["prog_type"]), int(info["run_cnt"]), int(info["run_time_ns"]))
         return found
 

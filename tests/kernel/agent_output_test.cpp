@@ -274,7 +274,8 @@ TEST(AgentOutput, KeepsItsMemoryUnderTheCap) {
   EXPECT_NE(page.find("reason=\"memory\"} 1"), std::string::npos) << page;
 }
 
-/// A shared object whose unwind table has this many functions with padding between them: 16 bytes of rows each.
+/// A shared object whose unwind table has this many functions with padding between them: 16 bytes of rows
+/// each.
 std::string large_object(uint32_t functions) {
   std::string file(0x200, '\0');
   const auto put = [&](auto value) { file.append(reinterpret_cast<const char*>(&value), sizeof value); };

@@ -196,7 +196,8 @@ void write_self(Writer& out, const MetricsState& state) {
       out.family("looptrace_agent_bpf_seconds", Type::counter, "Run time of its BPF programs.");
       out.sample({}, seconds(*bpf_ns));
     }
-    out.family("looptrace_agent_resident_bytes", Type::gauge, "Memory of looptrace: resident, and of its BPF maps.");
+    out.family("looptrace_agent_resident_bytes", Type::gauge,
+               "Memory of looptrace: resident, and of its BPF maps.");
     out.sample({}, number(state.self->resident_bytes));
   }
   if (state.build) {
