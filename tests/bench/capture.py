@@ -17,6 +17,8 @@ import subprocess
 import tempfile
 import time
 
+import children
+
 DEPTH = 18  # frames of the program's own, each of another function
 
 PYTHON = """
@@ -56,7 +58,7 @@ PERF_EVENT, TRACING = 7, 26  # BPF_PROG_TYPE_*
 
 class Victim:
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = children.start(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.process.stdout.readline()
         self.pid = self.process.pid
 
@@ -82,7 +84,7 @@ class Tracer:
         self.records = tempfile.NamedTemporaryFile()
         arguments = [argument for pid in pids for argument in ("--pid", str(pid))]
         arguments += ["--sample-hz", "499"] if stacks else ["--no-stacks"]
-        self.process = subprocess.Popen([f"{build}/userspace/looptrace", "-m", "20ms", "-f", "json", "-i", "1s", "-o",
+        self.process = children.start([f"{build}/userspace/looptrace", "-m", "20ms", "-f", "json", "-i", "1s", "-o",
                                          self.records.name] + arguments, stderr=subprocess.DEVNULL)
         while not open(self.records.name).read():
             time.sleep(0.05)
@@ -184,7 +186,7 @@ def growth(build, pids, base_kb):
 def capture(build, report):
     directory = tempfile.mkdtemp()
     results = {}
-    other = subprocess.Popen([f"{build}/victims/victim_epoll_cpu", "--count", "100000", "--stall-ms", "40", "--gap-ms", "400"],
+    other = children.start([f"{build}/victims/victim_epoll_cpu", "--count", "100000", "--stall-ms", "40", "--gap-ms", "400"],
                              stdout=subprocess.DEVNULL)
     base = Tracer(build, [other.pid])
     time.sleep(4)

@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 import time
 
+import children
+
 THRESHOLD_MS, STALL_MS = 20, 30
 # Reasons for which a stall that was seen has no record.
 STALL_DROPS = ("stall_ring_full", "stall_queue_full", "stall_of_unknown_loop", "parked_worker")
@@ -21,7 +23,7 @@ class Loops:
     """bench_loops: `count` loops in `processes` processes."""
 
     def __init__(self, build, count, processes):
-        self.process = subprocess.Popen([f"{build}/tests/bench/bench_loops", str(count), str(processes)],
+        self.process = children.start([f"{build}/tests/bench/bench_loops", str(count), str(processes)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         assert self.process.stdout.readline() == "ready\n"
 
@@ -52,7 +54,7 @@ class Traced:
     def __init__(self, build, *args):
         self.file = tempfile.NamedTemporaryFile(prefix="looptrace-bench-")
         began = time.monotonic()
-        self.process = subprocess.Popen([f"{build}/userspace/looptrace", "-q", "-c", "bench_loops", "-f", "json", "-o",
+        self.process = children.start([f"{build}/userspace/looptrace", "-q", "-c", "bench_loops", "-f", "json", "-o",
                                          self.file.name, *args])
         while not os.path.getsize(self.file.name):
             if self.process.poll() is not None:

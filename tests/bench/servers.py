@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 
+import children
+
 NGINX = """daemon off; worker_processes 1; error_log {dir}/error.log; pid {dir}/pid;
 events {{ worker_connections 1024; }}
 http {{ access_log off; keepalive_requests 1000000; server {{ listen 127.0.0.1:{port}; location / {{ return 200 "ok"; }} }} }}
@@ -77,7 +79,7 @@ def servers():
                        "uvicorn": ["uvicorn", "--app-dir", work, "--port", str(port), "--loop", "uvloop", "--lifespan", "off",
                                    "--no-access-log", "--log-level", "warning", "app:app"],
                        "node": ["node", "-e", NODE.format(port=port)]}[needs[0]]
-            server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            server = children.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 wait_for(port)
                 pid = server.pid
