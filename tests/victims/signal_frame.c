@@ -16,7 +16,7 @@ static NOINLINE void sleep_in_handler(int number) {
 }
 
 static NOINLINE void compute_until_interrupted(const struct options *o) {
-  const struct itimerval soon = {.it_value = {.tv_usec = 1000}};
+  const struct itimerval soon = {.it_value = {.tv_usec = 200}};
   handler_options = o;
   handled = 0;
   must(setitimer(ITIMER_REAL, &soon, 0), "setitimer");
