@@ -21,18 +21,24 @@ bool has_frame(const json& stack, const std::string& function) {
                      [&](const json& frame) { return frame.value("function", "") == function; });
 }
 
+/// The stalls of the victim, traced until its end.
+void trace_to_the_end(Victim& victim, std::vector<json>& stalls) {
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  victim.process().wait();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  stalls = of_pid(trace.stalls(), victim.pid());
+}
+
 class RegisterStacks : public testing::TestWithParam<const char*> {};
 
 TEST_P(RegisterStacks, ReachTheThreadsStart) {
   LOOPTRACE_NEEDS_ROOT();
   Victim victim("leaf_registers", {"--flavour", GetParam(), "--count", "4", "--stall-ms", "150", "--gap-ms",
                                    "50", "--delay-ms", "1200"});
-  ASSERT_TRUE(victim.ready()) << victim.process().errors();
-  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
-  ASSERT_TRUE(trace.started());
-  victim.process().wait();
-  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
-  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  std::vector<json> stalls;
+  ASSERT_NO_FATAL_FAILURE(trace_to_the_end(victim, stalls));
   ASSERT_EQ(stalls.size(), 4u);
   size_t stacks = 0, spinning = 0;
   for (const json& stall : stalls) {
@@ -64,12 +70,8 @@ TEST_P(Musl, StacksReachTheThreadsStart) {
                                 std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
   ASSERT_EQ(compiled.code, 0) << "tests/provision e2e installs musl-tools: " << compiled.errors;
   Victim victim({program, "--count", "2", "--stall-ms", "100", "--gap-ms", "50", "--delay-ms", "900"});
-  ASSERT_TRUE(victim.ready()) << victim.process().errors();
-  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
-  ASSERT_TRUE(trace.started());
-  victim.process().wait();
-  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
-  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  std::vector<json> stalls;
+  ASSERT_NO_FATAL_FAILURE(trace_to_the_end(victim, stalls));
   ASSERT_EQ(stalls.size(), 2u);
   for (const json& stall : stalls) {
     ASSERT_TRUE(stall.contains("stacks"));

@@ -223,6 +223,11 @@ TEST(V8SourceMap, NumbersAreTakenFromTheFront) {
   EXPECT_EQ(number(";"), std::nullopt);
 }
 
+std::string place_of(const SourceMap& map, int line, int column) {
+  const auto found = map.find(line, column);
+  return found ? std::string(found->source) + ":" + std::to_string(found->line) : "none";
+}
+
 TEST(V8SourceMap, PositionsAreMapped) {
   // Line 0: column 0 of source 0 line 0, from column 4 on source 1 line 7, from column 8 on none; line 2:
   // line 8.
@@ -230,10 +235,7 @@ TEST(V8SourceMap, PositionsAreMapped) {
       R"({"version":3,"file":"x","sourceRoot":"src","sources":["a.ts","b.ts"],"x":{"mappings":"no"},)"
       R"("mappings":"AAAA,ICOA,I;;AACA"})");
   ASSERT_TRUE(map);
-  const auto at = [&](int line, int column) {
-    const auto found = map->find(line, column);
-    return found ? std::string(found->source) + ":" + std::to_string(found->line) : "none";
-  };
+  const auto at = [&](int line, int column) { return place_of(*map, line, column); };
   EXPECT_EQ(at(0, 0), "src/a.ts:0");
   EXPECT_EQ(at(0, 3), "src/a.ts:0");
   EXPECT_EQ(at(0, 4), "src/b.ts:7");
@@ -252,10 +254,7 @@ TEST(V8SourceMap, SectionsArePutTogether) {
       R"("mappings":"AAAA,KACA;AACA","x":{"mappings":"!"}}},{"map":{"mappings":"CAAA,IAEA","sources":["a","two.ts"]},)"
       R"("offset":{"line":2,"column":4}}]})");
   ASSERT_TRUE(map);
-  const auto at = [&](int line, int column) {
-    const auto found = map->find(line, column);
-    return found ? std::string(found->source) + ":" + std::to_string(found->line) : "none";
-  };
+  const auto at = [&](int line, int column) { return place_of(*map, line, column); };
   EXPECT_EQ(at(0, 9), "none");
   EXPECT_EQ(at(0, 10), "/s/one.ts:0");
   EXPECT_EQ(at(0, 15), "/s/one.ts:1");
