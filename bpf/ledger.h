@@ -174,6 +174,15 @@ LT_INLINE __u32 lt_judge(const struct lt_iteration *it, __u64 duration, __u64 th
 	return certain + before >= threshold ? LT_IS_STALL : LT_UNCONFIRMED;
 }
 
+/*
+ * Is an iteration that runs now worth a stack? Of a saturated loop many short iterations look like a long one
+ * until a hook shows its polls: hundreds of stacks a second, none of a stall.
+ */
+LT_INLINE int lt_is_suspect(const struct lt_slot *s, __u64 now, __u64 suspect_ns, __u64 hook_since)
+{
+	return now - s->it.start_ns >= suspect_ns && (!s->saturated || hook_since);
+}
+
 /* Keeps the longest segments with their captures. */
 LT_INLINE void lt_keep_segment(struct lt_iteration *it, __u64 capture, __u64 ns)
 {

@@ -232,7 +232,7 @@ struct lt_slot {
 
 	__u64 site_code; /* where the interpreter was at the last poll() or select(); see call_site.bpf.c */
 	__u32 site_depth;
-	__u32 pad;
+	__u32 saturated; /* written by user space: it always finds something to poll, see lt_is_suspect */
 
 	struct lt_iteration it;
 };

@@ -17,7 +17,7 @@ static __always_inline int sample(void *ctx)
 	if (!s || s->phase != LT_PHASE_BUSY || !s->running)
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (now - s->it.start_ns < suspect_ns)
+	if (!lt_is_suspect(s, now, suspect_ns, hook_since))
 		return 0;
 	on_cpu = s->it.part_ns[LT_PART_ON_CPU] + (now - (s->unsettled ? s->in_ns : s->on_ns));
 	if (!s->sample_ns)

@@ -40,6 +40,15 @@ def wait_for(port):
     raise SystemExit(f"no server came up on port {port}")
 
 
+def worker_of(pid):
+    """nginx listens before it has one."""
+    for _ in range(100):
+        if children_of := open(f"/proc/{pid}/task/{pid}/children").read().split():
+            return int(children_of[0])
+        time.sleep(0.05)
+    raise SystemExit(f"process {pid} started no worker")
+
+
 def wrk(port, seconds, connections=64):
     out = subprocess.run(["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"],
                          capture_output=True, text=True).stdout
@@ -84,7 +93,7 @@ def servers():
                 wait_for(port)
                 pid = server.pid
                 if needs[0] == "nginx":
-                    pid = int(open(f"/proc/{pid}/task/{pid}/children").read().split()[0])
+                    pid = worker_of(pid)
                 yield name, pid, functools.partial(redis_benchmark if needs[0] == "redis-server" else wrk, port)
             finally:
                 server.terminate()

@@ -66,6 +66,21 @@ TEST(Bursts, OfStallsJustOverAShortThresholdLoseNone) {
   }
 }
 
+// Many short iterations look like a long one where no hook is attached: 200 stacks a second, all thrown away.
+TEST(Saturated, LoopsCostFewStacks) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim victim("epoll_busy_short", {"--delay-ms", "2000", "--work-us", "200"});
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  (void)victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  EXPECT_TRUE(trace.stalls().empty());
+  const auto summary = trace.summary();
+  ASSERT_TRUE(summary);
+  const json stacks = summary->value("stacks", json::object());
+  EXPECT_LT(stacks.value("taken", 0), 100) << summary->dump();
+}
+
 const Case kCases[] = {
     {"epoll_sleep", "auto", "sleep", {}},
     {"epoll_sleep", "always", "sleep", {}},

@@ -49,6 +49,16 @@ TEST(Ledger, PartsSumToTheDurationInAnyOrderOfEvents) {
   }
 }
 
+TEST(Ledger, AnIterationOfASaturatedLoopIsSuspectOnceItsPollsAreSeen) {
+  lt_slot s{};
+  lt_begin(&s, 100 * kMs, LT_BEGAN_ENTERED);
+  EXPECT_FALSE(lt_is_suspect(&s, 104 * kMs, 5 * kMs, 0));
+  EXPECT_TRUE(lt_is_suspect(&s, 105 * kMs, 5 * kMs, 0));
+  s.saturated = 1;
+  EXPECT_FALSE(lt_is_suspect(&s, 140 * kMs, 5 * kMs, 0));
+  EXPECT_TRUE(lt_is_suspect(&s, 140 * kMs, 5 * kMs, 125 * kMs));
+}
+
 TEST(Ledger, TimePreemptedInOurOwnHookIsRunQueue) {
   lt_slot s{};
   lt_begin(&s, 100, LT_BEGAN_SLEPT);

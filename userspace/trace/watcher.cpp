@@ -139,7 +139,7 @@ uint64_t Watcher::look(uint64_t now) {
     const uint64_t start = pulses[i];
     if (!start) continue;
     const uint64_t age = now > start ? now - start : 0;
-    const lt_slot& slot = engine_.slot(i);
+    lt_slot& slot = engine_.slot(i);
     LoopWatch& loop = loops_[i];
     if (slot.generation != loop.generation) {
       loop = {};  // another thread has the slot
@@ -147,6 +147,7 @@ uint64_t Watcher::look(uint64_t now) {
     }
     loop.saturation.look(now, start, slot.it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
     const bool saturated = loop.saturation.is_saturated(now);
+    if (slot.saturated != saturated) slot.saturated = saturated;
     const bool waits = waits_for_long(slot, now);
     if (!waits) {
       next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
@@ -159,7 +160,7 @@ uint64_t Watcher::look(uint64_t now) {
       if (!saturated && loop.slowness.suspect(now, exact)) probe_until_ns_ = now + probe_hold_ns();
     }
     if (age < suspect_ns) continue;
-    suspect = suspect || !waits;
+    suspect = suspect || (!waits && (!saturated || engine_.probing()));
     if (!saturated || age > threshold_ns_) wakers = true;
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
