@@ -163,6 +163,9 @@ TEST(AgentConfig, KnowsWhatNeedsARestart) {
   const auto d = load("[sampling]\nwindow = 30s\nhost = n1\n");
   ASSERT_TRUE(d);
   EXPECT_FALSE(only_sampling_differs(*a, *d)) << "the host's name stands in every record";
+  const auto e = load("[sampling]\nwindow = 30s\n[budget]\nmemory = 64M\n");
+  ASSERT_TRUE(e);
+  EXPECT_FALSE(only_sampling_differs(*a, *e)) << "the room for unwind tables is set where the programs load";
   EXPECT_TRUE(same_keys(*a, *c, {"metrics.", "trace.interval"}));
   EXPECT_FALSE(same_keys(*a, *c, {"trace."}));
 }

@@ -280,7 +280,8 @@ bool same_keys(const AgentConfig& a, const AgentConfig& b, std::initializer_list
 bool only_sampling_differs(const AgentConfig& a, const AgentConfig& b) {
   return same_keys(a, b,
                    {"targets.", "trace.", "output.", "metrics.", "otlp.", "service.", "privacy.",
-                    "sampling.host"});  // the last stands in every record
+                    "sampling.host",    // stands in every record
+                    "budget.memory"});  // bounds tables that are made at the start
 }
 
 std::vector<std::string> agent_config_keys() {
