@@ -4,6 +4,7 @@
 A capture is timed by the kernel (BPF_ENABLE_STATS). Of a process that computes it is the run time of the sampling
 program, all its runs included, by the captures that it sent. Of one that sleeps inside its iteration, where the kernel's
 stack is walked too, it is what the scheduler's program takes more with stacks than with --no-stacks, by the captures.
+Each is the lowest of three measurements: a machine's other guests can only add, and at times double it.
 Memory is how much looptrace's resident set grows by tracing the process besides another one, of C, each with stalls whose
 frames were named. Beside each figure is its aim."""
 import glob
@@ -54,6 +55,7 @@ AIM_CAPTURE_US, AIM_NAME_US = 10, 1000
 AIM_MEMORY_MB = {"CPython": 6, "Node.js": 20}
 
 PERF_EVENT, TRACING = 7, 26  # BPF_PROG_TYPE_*
+TURNS, TURN_S = 3, 3
 
 
 class Victim:
@@ -137,7 +139,7 @@ def cost_of_sample(build, pid):
     bpf_stats(True)
     try:
         tracer = Tracer(build, [pid])
-        time.sleep(6)
+        time.sleep(TURN_S)
         runs, ns = tracer.sampling()
     finally:
         bpf_stats(False)
@@ -153,7 +155,7 @@ def cost_of_switch(build, pid):
         try:
             tracer = Tracer(build, [pid], stacks)
             before = tracer.switching()
-            time.sleep(6)
+            time.sleep(TURN_S)
             after = tracer.switching()
         finally:
             bpf_stats(False)
@@ -172,6 +174,11 @@ def as_cost(tracer, ns):
 
     return {"captures": taken, "us": ns / taken / 1000 if taken else None, "kernel": frames("kernel"),
             "native": frames("native"), "interpreter": frames("python", "javascript")}
+
+
+def lowest(measure, build, pid):
+    costs = [measure(build, pid) for _ in range(TURNS)]
+    return min(costs, key=lambda cost: cost["us"] or float("inf"))
 
 
 def growth(build, pids, base_kb):
@@ -205,7 +212,7 @@ def capture(build, report):
         row = results[name] = {}
         for what, leaf, measure in (("sample", "computes", cost_of_sample), ("switch", "sleeps", cost_of_switch)):
             busy = victim(leaf, 1)
-            row[what] = measure(build, busy.pid)
+            row[what] = lowest(measure, build, busy.pid)
             busy.stop()
         deep = victim("computes", 3600)
         time.sleep(1)
