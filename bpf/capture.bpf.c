@@ -292,7 +292,7 @@ static __noinline int send_task(struct scratch *sc)
 	return 0;
 }
 
-/* By sc->py.config. Global, as slots_frame. */
+/* By sc->py.config: the frames that hang from one state. Global, as slots_frame. 0 if they are all there. */
 int walk_python(u32 lane, u64 tstate)
 {
 	struct scratch *sc = bpf_map_lookup_elem(&scratches, &lane);
@@ -308,7 +308,7 @@ int walk_python(u32 lane, u64 tstate)
 		r->py_status = LT_PY_FULL;
 	if (!r->py_status && py_has_task(&sc->py))
 		send_task(sc);
-	return 0;
+	return r->py_status;
 }
 
 /* Puts the V8 frames behind the first `words` of data. Returns their size. */
@@ -383,9 +383,12 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->pt_regs = (u64)regs;
 		sc->gregs = 0;
 		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
-		if (p->py.minor && s->py_tstate) {
+		if (p->py.minor && s->py_states[0]) {
 			sc->py.config = p->py;
-			walk_python(lane, s->py_tstate);
+			/* A state whose thread has left its interpreter has no frames. */
+			if (!walk_python(lane, s->py_states[0]) && s->py_states[1] &&
+			    !walk_python(lane, s->py_states[1]) && s->py_states[2])
+				walk_python(lane, s->py_states[2]);
 		}
 	} else {
 		sc->rec.data[r->nkernel < LT_DATA_WORDS ? r->nkernel : 0] = regs->ip;

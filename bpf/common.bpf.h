@@ -272,7 +272,7 @@ static __always_inline void current_poll_call(struct lt_slot *s, u32 index, stru
 					      struct lt_poll_call *call)
 {
 	poll_call_of(regs, kind, call);
-	if (!s->py_tstate || (kind != LT_POLL_POLL && kind != LT_POLL_SELECT))
+	if (!s->py_states[0] || (kind != LT_POLL_POLL && kind != LT_POLL_SELECT))
 		return;
 	find_site(index);
 	call->code = s->site_code;

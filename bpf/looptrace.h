@@ -22,6 +22,7 @@
 #define LT_MAX_KERNEL 48     /* kernel frames per capture */
 #define LT_MAX_USER 384	     /* native user frames per capture */
 #define LT_MAX_PY 192	     /* interpreter frames per capture */
+#define LT_MAX_PY_STATES 3   /* interpreters that one thread runs one inside the other */
 #define LT_MAX_V8 160	     /* JavaScript frames per capture */
 #define LT_MAX_MODULES 512   /* executable mappings per process */
 #define LT_PATH_LEN 192	     /* bytes of a file path, its end kept */
@@ -227,8 +228,9 @@ struct lt_slot {
 	__u64 sample_ns;	 /* this iteration's on-CPU time at its last sample; 0 = no sample yet */
 
 	/* written by user space */
-	__u64 py_tstate;  /* PyThreadState*; 0 = none */
-	__u64 user_flags; /* LT_SLOT_* */
+	__u64 py_states[LT_MAX_PY_STATES]; /* PyThreadState*, one an interpreter, innermost first; 0 = no more
+					    */
+	__u64 user_flags;		   /* LT_SLOT_* */
 
 	__u64 site_code; /* where the interpreter was at the last poll() or select(); see call_site.bpf.c */
 	__u32 site_depth;
@@ -358,6 +360,8 @@ enum lt_py_status {
 	LT_PY_END = 0,	 /* at the outermost, or there are none */
 	LT_PY_FAULT = 1, /* user memory not resident, or the thread's state is gone */
 	LT_PY_FULL = 2,	 /* more frames than LT_MAX_PY */
+	/* Found in user space: the native stack has eval loops that run none of the frames. */
+	LT_PY_MISMATCH = 3,
 };
 
 /* How BPF finds the running asyncio Task; see struct lt_py_task. Offsets in bytes. */

@@ -54,7 +54,7 @@ int run(pid_t pid) {
   std::map<std::string, Times> times;
   const UnwoundStack stack = stack_of(pid, *modules);  // and keeps it stopped, so that all holds still
   if (runtime) {
-    for (const lt_py_frame& frame : runtime->walk(runtime->thread_state(pid)).frames) {
+    for (const lt_py_frame& frame : runtime->walk(runtime->thread_states(pid, {})).frames) {
       if (!runtime->is_shim(frame)) times["python"].measure([&] { (void)runtime->resolve(frame); });
     }
     for (const UnwoundStack::Pointers& pointers : stack.uncovered) {

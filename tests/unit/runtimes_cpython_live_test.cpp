@@ -147,8 +147,8 @@ class Live : public testing::TestWithParam<int> {
 
 void expect_frames(Runtime& runtime, const Truth& truth, int minor) {
   SCOPED_TRACE(truth.thread);
-  const uint64_t state = runtime.thread_state(truth.tid);
-  ASSERT_NE(state, 0u);
+  const ThreadStates state = runtime.thread_states(truth.tid, {});
+  ASSERT_NE(state[0], 0u);
   const auto [captured, status] = runtime.walk(state);
   EXPECT_EQ(status, captured.size() == LT_MAX_PY ? LT_PY_FULL : LT_PY_END);
   std::vector<Frame> frames;
@@ -176,7 +176,7 @@ void expect_entries(Runtime& runtime, const Truth& truth, pid_t pid, const Proce
   ASSERT_EQ(status, LT_UNWIND_END) << stack.size() << " frames";
   ptrdiff_t evals = 0;
   for (size_t i = 1; i < stack.size(); ++i) evals += runtime.is_eval(stack[i] - 1);
-  const auto captured = runtime.walk(runtime.thread_state(truth.tid)).frames;
+  const auto captured = runtime.walk(runtime.thread_states(truth.tid, {})).frames;
   const auto entries = std::count_if(captured.begin(), captured.end(),
                                      [&](const lt_py_frame& frame) { return runtime.is_entry(frame); });
   EXPECT_EQ(evals, entries) << captured.size() << " interpreter frames";
@@ -190,7 +190,7 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
     uint64_t start = 0, end = 0;
     if (sscanf(std::string(line).c_str(), "%lx-%lx", &start, &end) == 2) mappings.emplace_back(start, end);
   }
-  std::vector<lt_py_frame> good = runtime.walk(runtime.thread_state(victim.threads()[0].tid)).frames;
+  std::vector<lt_py_frame> good = runtime.walk(runtime.thread_states(victim.threads()[0].tid, {})).frames;
   for (int i = 0; i < 20000; ++i) {
     const auto& [start, end] = mappings[random() % mappings.size()];
     const uint64_t inside = start + random() % (end - start);
@@ -205,15 +205,15 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
     EXPECT_FALSE(resolved.function.empty());
     EXPECT_GE(resolved.line, 0);
     (void)runtime.is_shim(frame);
-    if (i % 16 == 0) (void)runtime.walk(frame.code);
+    if (i % 16 == 0) (void)runtime.walk(ThreadStates{frame.code});
   }
   EXPECT_EQ(runtime.resolve({8, 0, 0, 0, 0}).function, "?");
-  EXPECT_EQ(runtime.thread_state(1), 0u) << "a thread of another process";
+  EXPECT_EQ(runtime.thread_states(1, {})[0], 0u) << "a thread of another process";
   lt_process process{};
   runtime.configure(process);
   if (process.py.cframe < 0) {
     const uint64_t elf_header = mappings.front().first;
-    EXPECT_EQ(runtime.walk(elf_header - static_cast<uint64_t>(process.py.frame)).status, LT_PY_FAULT)
+    EXPECT_EQ(runtime.walk(ThreadStates{elf_header - static_cast<uint64_t>(process.py.frame)}).status, LT_PY_FAULT)
         << "where the frame should be is none: that is no end of a stack";
   }
 }
@@ -225,7 +225,7 @@ void print_cost(Runtime& runtime, pid_t pid, const Victim& victim, const Process
   const double detect_us = microseconds_since(start);
 
   start = Clock::now();
-  const uint64_t state = runtime.thread_state(victim.threads()[0].tid);
+  const ThreadStates state = runtime.thread_states(victim.threads()[0].tid, {});
   const double state_us = microseconds_since(start);
   start = Clock::now();
   const auto frames = runtime.walk(state).frames;
@@ -265,8 +265,8 @@ TEST_P(Live, BlockedThreads) {
 
     for (const auto& truth : victim.threads()) {
       expect_frames(*target.runtime, truth, GetParam());
-      // The recursion is deeper than a walk; a sub-interpreter's thread has the main one's frames below.
-      if (truth.thread != "in_recursion" && truth.thread != "sub") {
+      // The recursion is deeper than a walk.
+      if (truth.thread != "in_recursion") {
         expect_entries(*target.runtime, truth, victim.pid(), *target.modules);
       }
     }
@@ -287,10 +287,10 @@ TEST_P(Live, RunningTask) {
     ASSERT_TRUE(target.runtime);
     Runtime& runtime = *target.runtime;
     const Truth& first = victim.threads()[0];
-    EXPECT_EQ(runtime.see_task(runtime.thread_state(first.tid)).has_value(), GetParam() >= 14)
+    EXPECT_EQ(runtime.see_task(runtime.thread_states(first.tid, {})).has_value(), GetParam() >= 14)
         << "up to 3.13 nothing can be seen before it was learned";
-    EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)).frames));
-    EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_state(first.tid)).frames)) << "all is known";
+    EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_states(first.tid, {})).frames));
+    EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_states(first.tid, {})).frames)) << "all is known";
     lt_process process{};
     runtime.configure(process);
     EXPECT_NE(process.py.task.handle.code, 0u);
@@ -300,7 +300,7 @@ TEST_P(Live, RunningTask) {
     for (const Truth& truth : victim.threads()) {
       expect_frames(runtime, truth, GetParam());
       SCOPED_TRACE(truth.thread);
-      const auto state = runtime.thread_state(truth.tid);
+      const auto state = runtime.thread_states(truth.tid, {});
       const auto frames = runtime.walk(state).frames;
       const auto seen = runtime.see_task(state);
       ASSERT_TRUE(seen);
@@ -331,9 +331,9 @@ TEST_P(Live, TasksOfGarbage) {
   ASSERT_TRUE(victim.ready());
   Target target(victim.pid());
   ASSERT_TRUE(target.runtime);
-  const auto frames = target.runtime->walk(target.runtime->thread_state(victim.threads()[0].tid)).frames;
+  const auto frames = target.runtime->walk(target.runtime->thread_states(victim.threads()[0].tid, {})).frames;
   (void)target.runtime->learn(frames);
-  const auto good = target.runtime->see_task(target.runtime->thread_state(victim.threads()[0].tid));
+  const auto good = target.runtime->see_task(target.runtime->thread_states(victim.threads()[0].tid, {}));
   std::mt19937_64 random(23);
   for (int i = 0; i < 3000; ++i) {
     lt_py_task seen = good.value_or(lt_py_task{});

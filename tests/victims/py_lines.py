@@ -2,7 +2,8 @@
 """Loops that stall in many shapes of Python code, each on a CPU and blocked; each stall logs where it truly was:
 {"kind": "cpu"|"sleep"|"gc"|"gil", "shape", "start_ns", "end_ns", "tid", "frames": [[FUNCTION, LINE], ...] innermost first,
 "callee": [FUNCTION, LINE], which may have run inside the innermost at any moment, "held_by": FUNCTION}.
-The loops: asyncio's in the main thread, another in a thread, and an epoll loop in a sub-interpreter ("sub").
+The loops: asyncio's in the main thread, another in a thread, an epoll loop in a sub-interpreter ("sub"), and one of
+asyncio that calls into sub-interpreters ("into sub").
 Usage: py_lines.py [CPU_SECONDS]. Says "ready", stalls after SIGUSR1."""
 import asyncio
 import functools
@@ -16,6 +17,11 @@ import sys
 import tempfile
 import threading
 import time
+
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+else:
+    import _xxsubinterpreters as interpreters
 
 CPU = float(sys.argv[1]) if len(sys.argv) > 1 else 0.08
 SLEEP = 0.05
@@ -223,7 +229,7 @@ async def a_few(prefix):
         await gap()
 
 
-SUB_SOURCE = """
+SUB_TOOLS = """
 import os, select, sys, time
 clock = time.monotonic
 text = ""
@@ -233,8 +239,8 @@ def tell(kind, start, line):
     while frame:
         frames.append('["%%s", %%d]' %% (getattr(frame.f_code, "co_qualname", frame.f_code.co_name), frame.f_lineno if frames else line))
         frame = frame.f_back
-    text += '{"kind": "%%s", "shape": "sub", "start_ns": %%d, "end_ns": %%d, "tid": %(tid)d, "frames": [%%s]}\\n' %% (
-        kind, start, time.monotonic_ns(), ", ".join(frames))
+    text += '{"kind": "%%s", "shape": "%%s", "start_ns": %%d, "end_ns": %%d, "tid": %%d, "frames": [%%s%%s]}\\n' %% (
+        kind, shape, start, time.monotonic_ns(), tid, ", ".join(frames), callers)
 def line_here(): return sys._getframe(1).f_lineno
 def spin():
     start, end, line = time.monotonic_ns(), clock() + %(cpu)r, line_here() + 1
@@ -246,6 +252,13 @@ def sleep():
     tell("sleep", start, line)
 def outer(work):
     return sorted([1], key=lambda _: work())
+def write():
+    global text
+    os.write(%(out)d, text.encode())
+    text = ""
+"""
+
+SUB_LOOP = """
 poll = select.epoll()
 def run():
     for _ in range(100): poll.poll(0.005)
@@ -253,19 +266,47 @@ def run():
         outer(work)
         for _ in range(40): poll.poll(0.005)  # what ran is looked at before it is gone
 run()
-os.write(%(out)d, text.encode())
+write()
 """
 
 
-def in_subinterpreter(out):
-    if sys.version_info >= (3, 13):
-        import _interpreters as interpreters
-    else:
-        import _xxsubinterpreters as interpreters
-    source = SUB_SOURCE % {"tid": threading.get_native_id(), "cpu": CPU, "sleep": SLEEP, "out": out}
-    failed = interpreters.run_string(interpreters.create(), source)
+def tools():
+    return SUB_TOOLS % {"cpu": CPU, "sleep": SLEEP, "out": to_sub}
+
+
+def call_of(shape, callers):
+    """Tells tell() who calls run_string(), in the other interpreter."""
+    below = "".join(", " + json.dumps(frame) for frame in callers)
+    return "shape, tid, callers = %r, %d, %r\n" % (shape, threading.get_native_id(), below)
+
+
+def run_string(interpreter, source):
+    failed = interpreters.run_string(interpreter, source)
     if failed:
         print(failed, file=sys.stderr)
+
+
+RUN_STRING_LINE = run_string.__code__.co_firstlineno + 1
+
+
+def callers_of_run_string():
+    return [["run_string", RUN_STRING_LINE]] + frames_from(sys._getframe(1), sys._getframe(1).f_lineno + 1)
+
+
+def loop_in_subinterpreter():
+    interpreter, callers = interpreters.create(), callers_of_run_string()
+    run_string(interpreter, tools() + call_of("sub", callers) + SUB_LOOP)
+    interpreters.destroy(interpreter)
+
+
+async def into_subinterpreters(made):
+    """The loop is the main interpreter's, its handlers call into others: into one, another, the first again."""
+    await asyncio.sleep(0.4)
+    for work in "spin", "sleep":
+        for interpreter in made + made[:1]:
+            callers = callers_of_run_string()
+            run_string(interpreter, call_of("into sub", callers) + "outer(%s)\nwrite()" % work)
+            await gap()
 
 
 def run_to_its_end(target, *arguments):
@@ -277,6 +318,10 @@ def run_to_its_end(target, *arguments):
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    from_sub, to_sub = os.pipe()
+    made = [interpreters.create() for _ in range(2)]
+    for interpreter in made:
+        run_string(interpreter, tools())
     print("ready", os.getpid(), flush=True)
     signal.sigwait([signal.SIGUSR1])
     with tempfile.TemporaryDirectory() as imports.directory:
@@ -284,9 +329,14 @@ if __name__ == "__main__":
         sys.path.insert(0, imports.directory)
         asyncio.run(every_shape("main "))
     run_to_its_end(lambda: asyncio.run(a_few("thread ")))
-    from_sub, to_sub = os.pipe()
-    run_to_its_end(in_subinterpreter, to_sub)
+    run_to_its_end(loop_in_subinterpreter)
+    if sys.version_info >= (3, 10):  # by another thread than that which made them
+        run_to_its_end(lambda: asyncio.run(into_subinterpreters(made)))
+    else:
+        asyncio.run(into_subinterpreters(made))
     os.close(to_sub)
+    for interpreter in made:
+        interpreters.destroy(interpreter)
     for truth in truths:
         print(json.dumps(truth))
     print(os.read(from_sub, 65536).decode(), flush=True)

@@ -268,7 +268,7 @@ def tell():
         code = frame.f_code
         text += "frame\\t%%d\\t%%s\\t%%s\\n" %% (frame.f_lineno, getattr(code, "co_qualname", code.co_name), code.co_filename)
         frame = frame.f_back
-    os.write(%d, text.encode())
+    os.write(%d, (text + %r).encode())
 def inner():
     return [tell(), time.sleep(1000)]
 def outer():
@@ -282,17 +282,22 @@ def in_subinterpreter(out):
         import _interpreters as interpreters
     else:
         import _xxsubinterpreters as interpreters
-    interpreters.run_string(interpreters.create(), SUB_SOURCE % (threading.get_native_id(), out))
+    sub = interpreters.create()
+    interpreters.run_string(sub, SUB_SOURCE % (threading.get_native_id(), out, frames_of(sys._getframe())))
 
 
-def describe(name, tid, frame):
-    text = "thread\t%s\t%d\n" % (name, tid)
+def frames_of(frame):
+    text = ""
     while frame:
         code = frame.f_code
         function = getattr(code, "co_qualname", code.co_name)
         text += "frame\t%d\t%s\t%s\n" % (frame.f_lineno, function or "?", code.co_filename)
         frame = frame.f_back
     return text
+
+
+def describe(name, tid, frame):
+    return "thread\t%s\t%d\n" % (name, tid) + frames_of(frame)
 
 
 def describe_all(threads):

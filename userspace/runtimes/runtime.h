@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,6 +23,15 @@ namespace looptrace {
 inline bool is_same_code(const lt_py_frame& a, const lt_py_frame& b) {
   return a.code == b.code && a.firstlineno == b.firstlineno && a.names == b.names;
 }
+
+/// A thread's interpreter states (PyThreadState*), innermost first; 0 = no more.
+using ThreadStates = std::array<uint64_t, LT_MAX_PY_STATES>;
+
+/// What is known of a thread's native stack.
+struct NativeStack {
+  uint64_t sp = 0;                ///< 0 = not known
+  std::optional<size_t> evals{};  ///< frames that run the interpreter's eval loop
+};
 
 /// The thread that has a runtime's global lock.
 struct LockHolder {
@@ -71,9 +81,10 @@ class Runtime {
   /// came of it.
   virtual void look_at(const ProcessModules&) {}
 
-  /// The thread's interpreter state (PyThreadState*), 0 if it has none (yet). It can change when the thread
-  /// enters another interpreter: ask again now and then.
-  virtual uint64_t thread_state(pid_t) { return 0; }
+  /// The thread's states, as far as it runs something in their interpreters; that of its main one where it
+  /// runs nothing; zeros if it has none (yet). They change when it enters another interpreter: to be asked
+  /// for again where frames and native stack do not agree.
+  virtual ThreadStates thread_states(pid_t, const NativeStack&) { return {}; }
 
   /// A native frame whose function is the interpreter's eval loop: interpreter frames stand in its place.
   /// For a return address pass address - 1, as for symbols.
@@ -110,14 +121,14 @@ class Runtime {
   virtual bool is_child_wait(const Frame&) const { return false; }
 
   /// The same walk as BPF's, from user space: for a blocked thread whose stack BPF did not take.
-  virtual InterpreterStack walk(uint64_t) { return {}; }
+  virtual InterpreterStack walk(const ThreadStates&) { return {}; }
 
   /// Looks among captured frames for those by which BPF can tell what the loop's scheduler runs. True if
   /// configure() has more to tell now.
   virtual bool learn(std::span<const lt_py_frame>) { return false; }
 
   /// What BPF would send along with a capture, read from user space; with the caveats of walk().
-  virtual std::optional<lt_py_task> see_task(uint64_t) { return std::nullopt; }
+  virtual std::optional<lt_py_task> see_task(const ThreadStates&) { return std::nullopt; }
 
   /// Where that Task was created, if the program kept it. To be asked soon: the Task may end.
   virtual std::optional<TaskInfo::Place> task_created_at(const lt_py_task&) { return std::nullopt; }

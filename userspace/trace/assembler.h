@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -48,6 +49,15 @@ struct SeenHolder {
   uint64_t times = 0;
 };
 
+/// When something was last looked for, and when to look again if that was in vain.
+struct LastLook {
+  uint64_t at_ns = 0, again_ns = 0;
+
+  void ended(uint64_t now, bool in_vain) {
+    again_ns = now + (in_vain ? std::min<uint64_t>((now - at_ns) * 50, 20'000'000) : 0);
+  }
+};
+
 /// What user space keeps of a loop between its records.
 struct LoopState {
   uint32_t slot = 0, tgid = 0, tid = 0;
@@ -66,6 +76,7 @@ struct LoopState {
   uint64_t open_time_ns = 0;       ///< its start as given there: both records of an id tell the same time
   uint64_t reported_mark_ns = 0;   ///< largest mark reported as open
   std::optional<lt_py_task> task;  ///< came in last: of the capture that follows
+  LastLook states_look;            ///< for its thread's states
   StatsMark last;                  ///< at the last interval
   StackTally stacks, last_stacks;
   uint64_t last_busy_ns = 0, last_idle_ns = 0;

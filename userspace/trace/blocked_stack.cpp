@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trace/blocked_stack.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "stacks/user_unwinder.h"
+#include "trace/eval_frames.h"
 
 namespace looptrace {
 
@@ -16,8 +20,44 @@ void BlockedStack::move_into(RawCapture& capture) && {
   capture.head.py_status = python.status;
 }
 
-std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,
-                                         const lt_slot& live) {
+std::optional<ThreadStates> renew_states(Runtime& runtime, const NativeStack& native, lt_slot& live) {
+  const ThreadStates states = runtime.thread_states(static_cast<pid_t>(live.tid), native);
+  if (std::equal(states.begin(), states.end(), std::begin(live.py_states))) return std::nullopt;
+  std::copy(states.begin(), states.end(), std::begin(live.py_states));
+  return states;
+}
+
+namespace {
+
+void walk_interpreter(const TracedProcess& process, const lt_slot& slot, lt_slot& live, BlockedStack& stack) {
+  Runtime& runtime = *process.runtime;
+  ThreadStates states;
+  std::copy(std::begin(slot.py_states), std::end(slot.py_states), states.begin());
+  if (!states[0]) states = renew_states(runtime, {}, live).value_or(states);
+  stack.python = runtime.walk(states);
+  if (stack.status == LT_UNWIND_END && stack.python.status != LT_PY_FULL) {
+    const auto suits = [&] {
+      const auto evals =
+          match_eval_frames(runtime, *process.modules, stack.user, slot.off_nr < 0, stack.python.frames);
+      return evals.agree() && stack.python.status == LT_PY_END;
+    };
+    const size_t native =
+        match_eval_frames(runtime, *process.modules, stack.user, slot.off_nr < 0, {}).native;
+    if (!suits()) {
+      if (const auto renewed = renew_states(runtime, {slot.off_sp, native}, live)) {
+        states = *renewed;
+        stack.python = runtime.walk(states);
+      }
+    }
+    if (stack.python.status == LT_PY_END && !suits()) stack.python.status = LT_PY_MISMATCH;
+  }
+  stack.task = runtime.see_task(states);
+  if (stack.task) stack.task_created_at = runtime.task_created_at(*stack.task);
+}
+
+}  // namespace
+
+std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot, lt_slot& live) {
   if (slot.running || !process.modules) return std::nullopt;
   BlockedStack stack;
   UnwoundStack walked = unwind(*process.modules, {slot.off_ip, slot.off_sp, slot.off_bp},
@@ -31,11 +71,7 @@ std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_
   }
   stack.user = std::move(walked.addresses);
   stack.status = walked.status;
-  if (process.runtime && slot.py_tstate) {
-    stack.python = process.runtime->walk(slot.py_tstate);
-    stack.task = process.runtime->see_task(slot.py_tstate);
-    if (stack.task) stack.task_created_at = process.runtime->task_created_at(*stack.task);
-  }
+  if (process.runtime) walk_interpreter(process, slot, live, stack);
   if (__atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != slot.switches) return std::nullopt;
   return stack;
 }

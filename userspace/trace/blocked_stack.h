@@ -26,7 +26,10 @@ struct BlockedStack {
 
 /// Walks from the registers that `slot` had when its thread left the CPU. `live` is the slot that the kernel
 /// writes: nothing is returned if its thread has run since `slot` was copied, so what is returned is exact.
-std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot,
-                                         const lt_slot& live);
+/// In which interpreters the thread is is found out anew where what is known does not suit its stack.
+std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot, lt_slot& live);
+
+/// The thread's states, if they are others than those of its slot: they are stored there.
+std::optional<ThreadStates> renew_states(Runtime& runtime, const NativeStack& native, lt_slot& live);
 
 }  // namespace looptrace

@@ -2,6 +2,7 @@
 #include "trace/captures.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "arch.h"
@@ -9,6 +10,7 @@
 #include "targets/fd_target.h"
 #include "trace/blocked_stack.h"
 #include "trace/clock.h"
+#include "trace/eval_frames.h"
 #include "trace/slot_view.h"
 
 namespace looptrace {
@@ -18,7 +20,7 @@ namespace {
 /// The walk wanted what is not there now and may be read from outside: tables, or memory of the target.
 bool lacks_memory(uint32_t walk_status) {
   return walk_status == LT_UNWIND_OFF || walk_status == LT_UNWIND_READ_FAULT ||
-         walk_status == kInterpreterFault;
+         walk_status == kInterpreterFault || walk_status == kInterpreterMismatch;
 }
 
 // While the objects that the frames point to are where they were.
@@ -35,12 +37,13 @@ void name_javascript(RawCapture& c, const TracedProcess* process) {
 
 void Captures::add(RawCapture c, LoopState& loop) {
   lt_slot& slot = engine_.slot(loop.slot);
-  const TracedProcess* process = processes_.find(loop.tgid);
-  if (!slot.py_tstate && process && process->runtime)
-    slot.py_tstate = process->runtime->thread_state(static_cast<pid_t>(loop.tid));
-  // Taken before the process's tables were there, or of memory that is not: while the thread is still
-  // blocked, its stack is too. Its record may be open already, and not looked at again for long.
-  if (lacks_memory(walk_status(c.head)) && c.head.reason == LT_CAPTURE_SWITCH && process) {
+  TracedProcess* process = processes_.find(loop.tgid);
+  const bool in_new_code = process && c.head.unwind_status == LT_UNWIND_NO_MODULE && refresh(*process);
+  if (process && process->runtime) check_interpreter(c, loop, *process);
+  // Taken before the process's tables were there, or those of a file, or of memory that is not: while the
+  // thread is still blocked, its stack is too. Its record may be open already, and not looked at again for
+  // long.
+  if ((lacks_memory(walk_status(c.head)) || in_new_code) && c.head.reason == LT_CAPTURE_SWITCH && process) {
     const auto now = snapshot(slot);
     if (now && now->off_capture == c.head.id && now->phase == LT_PHASE_BUSY &&
         now->it.seq == c.head.seq) {  // back in its poll it sleeps too, and keeps that capture's id
@@ -54,6 +57,36 @@ void Captures::add(RawCapture c, LoopState& loop) {
   assembler_.add_capture(loop, std::move(c), slot);
   if (!in_futex) return;
   if (const auto now = snapshot(slot); now && now->off_capture == id) see_holder(loop, *now);
+}
+
+// Code of a file that was loaded since the process was read.
+bool Captures::refresh(TracedProcess& process) {
+  const uint64_t before = process.loaded_ns;
+  if (processes_.follows(process)) processes_.refresh(process, monotonic_ns());
+  return process.loaded_ns != before;
+}
+
+// BPF walks the states that it was told of. Where the thread has entered another interpreter since, its
+// native stack shows it.
+void Captures::check_interpreter(RawCapture& c, LoopState& loop, const TracedProcess& process) {
+  lt_slot& slot = engine_.slot(loop.slot);
+  Runtime& runtime = *process.runtime;
+  if (!slot.py_states[0]) renew_states(runtime, {}, slot);
+  if (c.head.py_status == LT_PY_FULL || !process.modules) return;
+  const auto evals = match_eval_frames(runtime, *process.modules, c.user, c.head.nr < 0, c.python);
+  const bool whole = c.head.unwind_status == LT_UNWIND_END;
+  const bool agree = whole ? evals.agree() : evals.native <= evals.begun + evals.entering;
+  if (agree && !evals.entering && c.head.py_status == LT_PY_END) return;
+  // One that was taken before the last look does not tell that the look was in vain.
+  LastLook& look = loop.states_look;
+  bool renewed = false;
+  const uint64_t now = monotonic_ns();
+  if (c.head.hdr.ts_ns > look.at_ns && now >= look.again_ns) {
+    look.at_ns = now;
+    renewed = renew_states(runtime, {c.head.sp, evals.native}, slot).has_value();
+    look.ended(monotonic_ns(), !agree && !renewed);
+  }
+  if (c.head.py_status == LT_PY_END && (renewed || !agree)) c.head.py_status = LT_PY_MISMATCH;
 }
 
 // For whom the frames ran: BPF has sent it right before. It does not know where to look until a capture has
@@ -71,7 +104,9 @@ void Captures::see_task(RawCapture& c, LoopState& loop) {
     const lt_slot& slot = engine_.slot(loop.slot);
     const uint64_t switches = slot.switches;
     if (!c.task && !slot.running && slot.off_capture == c.head.id) {
-      const auto late = runtime.see_task(slot.py_tstate);
+      ThreadStates states;
+      std::copy(std::begin(slot.py_states), std::end(slot.py_states), states.begin());
+      const auto late = runtime.see_task(states);
       if (slot.switches == switches) c.task = late;
     }
   }
@@ -152,10 +187,6 @@ void Captures::mend(LoopState& loop, TracedProcess& process, lt_slot s) {
   const bool in_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
   if (ended_in_made_code(c, process)) processes_.refresh(process, monotonic_ns());
   if (!in_code && !lacks_memory(status) && !(process.runtime && c.python.empty() && c.v8.empty())) return;
-  if (process.runtime && !s.py_tstate) {
-    s.py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
-    engine_.slot(loop.slot).py_tstate = s.py_tstate;
-  }
   if (auto stack = walk_blocked(process, s, engine_.slot(loop.slot))) std::move(*stack).move_into(c);
   assembler_.count_mended(loop, status, walk_status(c.head));
 }

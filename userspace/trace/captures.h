@@ -29,6 +29,8 @@ class Captures {
   void look_at_blocked(LoopState& loop, TracedProcess& process, const lt_slot& seen);
 
  private:
+  bool refresh(TracedProcess& process);
+  void check_interpreter(RawCapture& capture, LoopState& loop, const TracedProcess& process);
   void see_task(RawCapture& capture, LoopState& loop);
   void see_holder(LoopState& loop, const lt_slot& seen);
   void take_stack(LoopState& loop, const TracedProcess& process, const lt_slot& seen);

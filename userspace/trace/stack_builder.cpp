@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "trace/eval_frames.h"
+
 namespace looptrace {
 
 namespace {
@@ -98,13 +100,27 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     return stack.frames.size() > before;
   };
   const bool in_syscall = capture.head.nr >= 0;
+  const uint32_t status = capture.head.unwind_status;
+  // Where native eval frames are left over, they are the innermost: of an interpreter that is not known, or
+  // of a function about to begin.
+  size_t left_over = 0;
+  if (runtime && process.modules && capture.head.py_status != LT_PY_FULL &&
+      capture.head.py_status != LT_PY_FAULT) {
+    const auto evals =
+        match_eval_frames(*runtime, *process.modules, capture.user, !in_syscall, capture.python);
+    left_over = evals.native > evals.begun ? evals.native - evals.begun : 0;
+  }
   for (size_t i = 0; i < capture.user.size(); ++i) {
     const uint64_t address = capture.user[i];
     // Behind a `syscall` instruction the leaf is like a return address.
     const bool returns = i > 0 || in_syscall;
-    if (runtime && runtime->is_eval(returns ? address - 1 : address) && next_python < capture.python.size()) {
-      take_python();
-      continue;
+    if (runtime && next_python < capture.python.size() && runtime->is_eval(returns ? address - 1 : address)) {
+      if (left_over) {
+        --left_over;
+      } else {
+        take_python();
+        continue;
+      }
     }
     if (take_javascript(i)) continue;
     if (auto frames = runtime ? runtime->name_code(address, returns) : std::vector<Frame>();
@@ -125,7 +141,6 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
       if (runtime->is_runtime_code(stack.frames[f])) stack.frames[f].origin = FrameOrigin::runtime;
     }
   }
-  const uint32_t status = capture.head.unwind_status;
   stack.truncated = status != LT_UNWIND_END || capture.head.py_status != LT_PY_END;
   if (status == LT_UNWIND_NO_MODULE || ended_in_made_code(capture, process)) modules_stale = true;
   // A native walk that broke off early leaves interpreter frames over: they are known all the same.

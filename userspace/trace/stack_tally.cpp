@@ -5,7 +5,14 @@ namespace looptrace {
 
 uint32_t walk_status(const lt_capture_head& head) {
   if (head.unwind_status != LT_UNWIND_END || head.py_status == LT_PY_END) return head.unwind_status;
-  return head.py_status == LT_PY_FULL ? kInterpreterFull : kInterpreterFault;
+  switch (head.py_status) {
+    case LT_PY_FULL:
+      return kInterpreterFull;
+    case LT_PY_MISMATCH:
+      return kInterpreterMismatch;
+    default:
+      return kInterpreterFault;
+  }
 }
 
 const char* unwind_status_name(uint32_t status) {
@@ -28,6 +35,8 @@ const char* unwind_status_name(uint32_t status) {
       return "interpreter_fault";
     case kInterpreterFull:
       return "interpreter_too_deep";
+    case kInterpreterMismatch:
+      return "interpreter_mismatch";
     default:
       return "unsupported";
   }

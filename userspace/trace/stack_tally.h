@@ -13,6 +13,7 @@ namespace looptrace {
 /// enum lt_py_status says of the interpreter's frames.
 constexpr uint32_t kInterpreterFault = LT_UNWIND_OFF + 1;
 constexpr uint32_t kInterpreterFull = LT_UNWIND_OFF + 2;
+constexpr uint32_t kInterpreterMismatch = LT_UNWIND_OFF + 3;
 uint32_t walk_status(const lt_capture_head& head);
 
 /// Why a walk ended before the thread's start, as records have it: "read_fault".
@@ -31,7 +32,7 @@ class StackTally {
   StackCounts since(const StackTally& before) const;
 
  private:
-  static constexpr size_t kStatuses = kInterpreterFull + 1;
+  static constexpr size_t kStatuses = kInterpreterMismatch + 1;
   static size_t index(uint32_t status) { return status < kStatuses ? status : size_t{LT_UNWIND_UNSUPPORTED}; }
   std::array<uint64_t, kStatuses> by_status_{};
 };

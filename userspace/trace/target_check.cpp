@@ -15,6 +15,7 @@
 #include "stacks/module.h"
 #include "stacks/user_unwinder.h"
 #include "targets/process.h"
+#include "trace/eval_frames.h"
 #include "trace/stack_tally.h"
 
 namespace looptrace {
@@ -125,6 +126,20 @@ Tables check_tables(const ProcessModules& modules) {
   return t;
 }
 
+// How the interpreter's frames go with a native stack that is whole.
+uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t tid, uint64_t sp,
+                          const UnwoundStack& native, bool interrupted) {
+  const auto match = [&](std::span<const lt_py_frame> frames) {
+    return match_eval_frames(runtime, modules, native.addresses, interrupted, frames);
+  };
+  const InterpreterStack stack = runtime.walk(runtime.thread_states(tid, {sp, match({}).native}));
+  lt_capture_head head{};
+  head.unwind_status = native.status;
+  head.py_status = stack.status;
+  if (stack.status == LT_PY_END && !match(stack.frames).agree()) head.py_status = LT_PY_MISMATCH;
+  return walk_status(head);
+}
+
 Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules, Runtime* runtime) {
   size_t whole = 0, walked = 0, running = 0;
   std::map<std::string, size_t> ends;
@@ -143,18 +158,24 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
     // It may have met code that was compiled since.
     if (stack.status == LT_UNWIND_UNSUPPORTED && runtime && runtime->cover(modules))
       stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
+    uint32_t status = stack.status;
+    if (runtime && status == LT_UNWIND_END) {
+      const bool interrupted = place->text.starts_with("-1");
+      status = walk_interpreter(*runtime, modules, tid, place->sp, stack, interrupted);
+    }
     const auto after = place_of(procfs, pid, tid);
     if (!after || after->text != place->text || switches_of(procfs, pid, tid) != before) {
       ++running;
       continue;
     }
     ++walked;
-    if (stack.status == LT_UNWIND_END) {
+    if (status == LT_UNWIND_END) {
       ++whole;
       continue;
     }
-    ++ends[stack.lacks_bp ? "rbp_not_known_from_outside" : unwind_status_name(stack.status)];
-    if (example.empty() && !stack.lacks_bp) example = place_name(modules, stack.addresses.back());
+    ++ends[stack.lacks_bp ? "rbp_not_known_from_outside" : unwind_status_name(status)];
+    if (example.empty() && !stack.lacks_bp && stack.status != LT_UNWIND_END)
+      example = place_name(modules, stack.addresses.back());
   }
   Capability c{"stacks", true, false, {}, {}};
   c.detail = std::to_string(whole) + " of " + in_words(walked, "blocked thread", "blocked threads") +
@@ -162,8 +183,14 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
   for (const auto& [why, n] : ends) c.detail += "; " + std::to_string(n) + " " + why;
   if (running) c.detail += "; " + std::to_string(running) + " ran";
   // What /proc does not tell, a trace has.
-  c.available = example.empty();
-  if (!c.available) c.mend = "the first walk that broke off did so at " + example;
+  c.available = example.empty() && !ends.contains(unwind_status_name(kInterpreterMismatch));
+  if (!example.empty()) {
+    c.mend = "the first walk that broke off did so at " + example;
+  } else if (!c.available) {
+    c.mend =
+        "the interpreter's frames are not all found: a thread runs another interpreter, made by another "
+        "thread";
+  }
   return c;
 }
 

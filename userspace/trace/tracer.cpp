@@ -18,6 +18,7 @@
 #include "stacks/elf_object.h"
 #include "targets/cgroup.h"
 #include "targets/scan.h"
+#include "trace/blocked_stack.h"
 #include "trace/clock.h"
 #include "trace/hurry.h"
 #include "trace/loop_listing.h"
@@ -396,8 +397,7 @@ void Tracer::loop_found(const lt_loop_event& event) {
   const lt_slot& slot = engine_->slot(index);
   TracedProcess& process = processes_->get(loop.tgid, slot.start_boottime);
   if (++process.loops == 1 && config_.engine.stacks) cold_.push_back(index);
-  if (process.runtime)
-    engine_->slot(index).py_tstate = process.runtime->thread_state(static_cast<pid_t>(loop.tid));
+  if (process.runtime) renew_states(*process.runtime, {}, engine_->slot(index));
 }
 
 // Opening the symbols and lines of a file (libc's compressed ones: 100 ms) takes longer than the first open

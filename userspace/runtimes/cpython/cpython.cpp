@@ -57,7 +57,7 @@ class CPython final : public Runtime {
 
   void configure(lt_process& process) const override;
   void look_at(const ProcessModules& modules) override;
-  uint64_t thread_state(pid_t tid) override;
+  ThreadStates thread_states(pid_t tid, const NativeStack& native) override;
   bool is_eval(uint64_t address) const override;
   bool is_global_lock(uint64_t futex_address) const override;
   std::optional<LockHolder> global_lock_holder(uint64_t futex_address) override;
@@ -65,9 +65,9 @@ class CPython final : public Runtime {
   bool is_entry(const lt_py_frame& frame) const override;
   bool is_shim(const lt_py_frame& frame) const override;
   bool is_gc(const Frame& native) const override;
-  InterpreterStack walk(uint64_t thread_state) override { return walk(thread_state, nullptr); }
+  InterpreterStack walk(const ThreadStates& states) override;
   bool learn(std::span<const lt_py_frame> frames) override;
-  std::optional<lt_py_task> see_task(uint64_t thread_state) override;
+  std::optional<lt_py_task> see_task(const ThreadStates& states) override;
   std::optional<TaskInfo::Place> task_created_at(const lt_py_task& seen) override {
     return tasks_.created_at(seen);
   }
@@ -82,6 +82,7 @@ class CPython final : public Runtime {
   uint64_t lock_at(uint64_t futex_address) const;
   std::optional<Link> read_frame(uint64_t address) const;
   InterpreterStack walk(uint64_t thread_state, std::vector<uint64_t>* addresses);
+  std::optional<lt_py_task> see_task(uint64_t thread_state);
   std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
   bool read_code(lt_py_frame& frame) const;
   int line_of(const Code& code, const lt_py_frame& frame) const;
@@ -114,8 +115,8 @@ void CPython::look_at(const ProcessModules& modules) {
   if (const auto asyncio = find_asyncio(modules)) tasks_.set_asyncio(*asyncio);
 }
 
-uint64_t CPython::thread_state(pid_t tid) {
-  return find_thread_state(memory_, python_.offsets, python_.runtime, tid);
+ThreadStates CPython::thread_states(pid_t tid, const NativeStack& native) {
+  return find_thread_states(memory_, python_.offsets, python_.runtime, tid, native);
 }
 
 bool CPython::is_eval(uint64_t address) const {
@@ -163,9 +164,9 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
   LockHolder found;
   found.tid = thread_of(memory_, python_.offsets, before->holder);
   // It runs while it is looked at: what two walks agree on was so.
-  std::vector<lt_py_frame> last = walk(before->holder).frames;
+  std::vector<lt_py_frame> last = walk(before->holder, nullptr).frames;
   for (int tries = 0; tries < 3 && found.frames.empty(); ++tries) {
-    auto next = walk(before->holder).frames;
+    auto next = walk(before->holder, nullptr).frames;
     if (same_codes(next, last)) found.frames = std::move(next);
     last = std::move(next);
   }
@@ -289,6 +290,19 @@ InterpreterStack CPython::walk(uint64_t thread_state, std::vector<uint64_t>* add
   return stack;
 }
 
+InterpreterStack CPython::walk(const ThreadStates& states) {
+  InterpreterStack whole;
+  for (const uint64_t state : states) {
+    if (!state || whole.status != LT_PY_END) break;
+    InterpreterStack part = walk(state, nullptr);
+    const size_t room = LT_MAX_PY - whole.frames.size();
+    whole.status = part.frames.size() > room ? LT_PY_FULL : part.status;
+    part.frames.resize(std::min(part.frames.size(), room));
+    whole.frames.insert(whole.frames.end(), part.frames.begin(), part.frames.end());
+  }
+  return whole;
+}
+
 std::vector<lt_py_frame> CPython::without_shims(std::span<const lt_py_frame> frames) const {
   std::vector<lt_py_frame> kept;
   std::copy_if(frames.begin(), frames.end(), std::back_inserter(kept),
@@ -297,6 +311,15 @@ std::vector<lt_py_frame> CPython::without_shims(std::span<const lt_py_frame> fra
 }
 
 bool CPython::learn(std::span<const lt_py_frame> frames) { return tasks_.learn(frames); }
+
+// As with BPF's records the outer interpreter has the last word.
+std::optional<lt_py_task> CPython::see_task(const ThreadStates& states) {
+  std::optional<lt_py_task> seen;
+  for (const uint64_t state : states) {
+    if (auto task = state ? see_task(state) : std::nullopt) seen = task;
+  }
+  return seen;
+}
 
 std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
   std::vector<uint64_t> addresses;

@@ -131,7 +131,7 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.thread.frame = words.member(order->thread + 4, order->thread);
   o.thread.thread_id = words.member(order->thread_ids, order->thread);
   o.thread.native_thread_id = words.member(order->thread_ids + 1, order->thread);
-  o.thread.cframe = -1;
+  o.thread.cframe = o.thread.eval_mark = -1;
   o.cframe_previous = -1;
 
   o.frame.previous = words.member(order->frame + 1, order->frame);

@@ -21,8 +21,13 @@ Offsets frame_objects(int minor) {
   o.minor = minor;
   o.runtime = {.interpreters_head = 32, .gil = minor == 8 ? 1152 : 352};
   o.interpreter = {.next = 0, .threads_head = 8, .gil = -1};
-  o.thread = {.next = 8, .thread_id = 176, .native_thread_id = -1, .cframe = -1, .frame = 24};
-  o.cframe_previous = -1;
+  o.thread = {.next = 8,
+              .thread_id = 176,
+              .native_thread_id = -1,
+              .cframe = -1,
+              .frame = 24,
+              .eval_mark = minor == 10 ? 48 : -1};
+  o.cframe_previous = minor == 10 ? 8 : -1;
   o.frame = {.code = 32,
              .previous = 24,
              .instr = minor == 10 ? 96 : 104,
@@ -51,7 +56,8 @@ Offsets python_3_11() {
   o.minor = 11;
   o.runtime = {.interpreters_head = 40, .gil = 360};
   o.interpreter = {.next = 0, .threads_head = 16, .gil = -1};
-  o.thread = {.next = 8, .thread_id = 152, .native_thread_id = 160, .cframe = 56, .frame = 8};
+  o.thread = {
+      .next = 8, .thread_id = 152, .native_thread_id = 160, .cframe = 56, .frame = 8, .eval_mark = 56};
   o.cframe_previous = 16;
   o.frame = {.code = 32, .previous = 48, .instr = 56, .owner = 68, .size = 72, .locals = 72};
   o.task = {.coro = 136, .name = 144, .source_traceback = 72, .coro_code = 112};
@@ -71,7 +77,8 @@ Offsets python_3_12() {
   o.minor = 12;
   o.runtime = {.interpreters_head = 40, .gil = -1};
   o.interpreter = {.next = 0, .threads_head = 72, .gil = 384};
-  o.thread = {.next = 8, .thread_id = 136, .native_thread_id = 144, .cframe = 56, .frame = 0};
+  o.thread = {
+      .next = 8, .thread_id = 136, .native_thread_id = 144, .cframe = 56, .frame = 0, .eval_mark = 56};
   o.cframe_previous = 8;
   o.frame = {.code = 0, .previous = 8, .instr = 56, .owner = 70, .size = 72, .locals = 72};
   o.task = {.coro = 136, .name = 144, .source_traceback = 72, .coro_code = 72};

@@ -31,8 +31,9 @@ struct Offsets {
     int native_thread_id;  ///< tid (3.11+)
     int cframe;            ///< _PyCFrame* (3.11, 3.12)
     int frame;             ///< current frame: in the _PyCFrame if there is one, else in the thread state
+    int eval_mark;         ///< what each eval loop has on the C stack: a CFrame* (3.10), that _PyCFrame*
   } thread;
-  int cframe_previous;
+  int cframe_previous;  ///< also in a CFrame
 
   struct {
     int code, previous;

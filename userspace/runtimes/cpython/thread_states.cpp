@@ -4,11 +4,13 @@
 #include <dirent.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/files.h"
 
@@ -16,7 +18,10 @@ namespace looptrace::cpython {
 namespace {
 
 constexpr size_t kMaxInterpreters = 256;
-constexpr size_t kMaxThreads = 16384;  // of one interpreter
+constexpr size_t kMaxThreads = 16384;       // of one interpreter
+constexpr size_t kMaxMarks = 2048;          // frames looked at for them
+constexpr uint64_t kMaxState = 1024;        // bytes of a PyThreadState (3.10 to 3.12: 280 to 360)
+constexpr uint8_t kOwnedByInterpreter = 3;  // 3.12+
 
 // The thread's number in its innermost pid namespace: the last of "NSpid:".
 std::optional<pid_t> innermost_tid(pid_t pid, pid_t tid) {
@@ -54,20 +59,94 @@ bool belongs(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread
   return descriptor_has_tid(memory, memory.pointer(thread_state + thread.thread_id), tid);
 }
 
-uint64_t state_in(const RemoteMemory& memory, const Offsets& offsets, uint64_t interpreter, pid_t tid) {
-  uint64_t state = memory.pointer(interpreter + offsets.interpreter.threads_head);
-  for (size_t n = 0; state && n < kMaxThreads; ++n) {
-    if (belongs(memory, offsets, state, tid)) return state;
-    state = memory.pointer(state + offsets.thread.next);
-  }
-  return 0;
-}
-
 // 3.15 has a frame of the interpreter's own below every stack: it alone is no frame.
 bool runs_python(const RemoteMemory& memory, const Offsets& offsets, uint64_t state) {
   const uint64_t frame = current_frame(memory, offsets, state);
   if (!frame || offsets.minor < 15) return frame != 0;
   return memory.pointer(frame + offsets.frame.previous) != 0;
+}
+
+// Addresses on the native stack of what the state's eval loops keep there, the innermost's and the
+// outermost's.
+struct Extent {
+  uint64_t inner, outer;
+};
+
+std::optional<Extent> extent_of(const RemoteMemory& memory, const Offsets& offsets, uint64_t state) {
+  std::optional<Extent> found;
+  const auto add = [&](uint64_t address) { found = Extent{found ? found->inner : address, address}; };
+  if (offsets.thread.eval_mark >= 0) {
+    // The last one lies in the state itself; 3.10 leaves what is behind it to chance.
+    uint64_t at = memory.pointer(state + offsets.thread.eval_mark);
+    for (size_t n = 0; at && at - state >= kMaxState && n < kMaxMarks; ++n) {
+      add(at);
+      at = memory.pointer(at + offsets.cframe_previous);
+    }
+    return found;
+  }
+  if (offsets.frame.owner < 0) return std::nullopt;
+  uint64_t at = current_frame(memory, offsets, state);
+  for (size_t n = 0; at && n < kMaxMarks; ++n) {
+    const uint64_t previous = memory.pointer(at + offsets.frame.previous);
+    const auto owner = memory.get<uint8_t>(at + offsets.frame.owner);
+    const bool is_base = offsets.minor >= 15 && !previous;
+    if (owner && *owner >= kOwnedByInterpreter && !is_base) add(at);
+    at = previous;
+  }
+  return found;
+}
+
+// The end of the mapping that holds `sp`; 0 if there is none.
+uint64_t stack_end(pid_t pid, uint64_t sp) {
+  const auto maps = read_file("/proc/" + std::to_string(pid) + "/maps");
+  if (!maps || !sp) return 0;
+  for (const std::string_view line : split(*maps, '\n')) {
+    uint64_t start = 0, end = 0;
+    const auto first = std::from_chars(line.data(), line.data() + line.size(), start, 16);
+    if (first.ec != std::errc{} || first.ptr == line.data() + line.size()) continue;
+    std::from_chars(first.ptr + 1, line.data() + line.size(), end, 16);
+    if (start <= sp && sp < end) return end;
+  }
+  return 0;
+}
+
+struct Candidate {
+  uint64_t state;
+  bool is_main;
+  std::optional<Extent> extent;
+};
+
+size_t count_frames(const RemoteMemory& memory, const Offsets& offsets, uint64_t state) {
+  size_t n = 0;
+  for (uint64_t at = current_frame(memory, offsets, state); at && n < LT_MAX_PY; ++n)
+    at = memory.pointer(at + offsets.frame.previous);
+  return n;
+}
+
+// 3.8 and 3.9, where each frame has an eval loop of its own.
+std::vector<Candidate> without_marks(const RemoteMemory& memory, const Offsets& offsets,
+                                     std::vector<Candidate> found, const NativeStack& native) {
+  const auto main = std::find_if(found.begin(), found.end(), [](const Candidate& c) { return c.is_main; });
+  if (found.size() == 2 && native.evals && main != found.end()) {
+    // The other one may be run by another thread.
+    const size_t frames = count_frames(memory, offsets, main->state);
+    if (frames == *native.evals || frames + 1 == *native.evals) return {*main};
+  }
+  if (found.size() > 2) return main == found.end() ? std::vector<Candidate>() : std::vector{*main};
+  return found;
+}
+
+// Those that lie on the stack, in its order; none if they lie in each other.
+std::vector<Candidate> in_order(std::vector<Candidate> found, const NativeStack& native, uint64_t end) {
+  std::erase_if(found, [&](const Candidate& c) {
+    return !c.extent || (native.sp && (c.extent->inner < native.sp || c.extent->outer >= end));
+  });
+  std::sort(found.begin(), found.end(),
+            [](const Candidate& a, const Candidate& b) { return a.extent->inner < b.extent->inner; });
+  for (size_t i = 0; i + 1 < found.size(); ++i) {
+    if (found[i].extent->outer >= found[i + 1].extent->inner) return {};
+  }
+  return found;
 }
 
 }  // namespace
@@ -82,17 +161,41 @@ std::vector<uint64_t> interpreters(const RemoteMemory& memory, const Offsets& of
   return found;
 }
 
-uint64_t find_thread_state(const RemoteMemory& memory, const Offsets& offsets, uint64_t runtime, pid_t tid) {
+ThreadStates find_thread_states(const RemoteMemory& memory, const Offsets& offsets, uint64_t runtime,
+                                pid_t tid, const NativeStack& native) {
   const auto inner = innermost_tid(memory.pid(), tid);
-  if (!inner) return 0;
-  uint64_t oldest = 0;
-  for (const uint64_t interpreter : interpreters(memory, offsets, runtime)) {
-    const uint64_t state = state_in(memory, offsets, interpreter, *inner);
-    if (!state) continue;
-    if (runs_python(memory, offsets, state)) return state;
-    oldest = state;
+  if (!inner) return {};
+  const auto all = interpreters(memory, offsets, runtime);
+  const uint64_t end = all.size() > 1 ? stack_end(memory.pid(), native.sp) : 0;
+  const bool lends = offsets.thread.eval_mark >= 0 && end;  // states of one thread to another
+  std::vector<Candidate> found;
+  uint64_t idle = 0;
+  for (const uint64_t interpreter : all) {
+    const bool is_main = interpreter == all.back();
+    uint64_t state = memory.pointer(interpreter + offsets.interpreter.threads_head);
+    for (size_t n = 0; state && n < kMaxThreads; ++n) {
+      const bool own = belongs(memory, offsets, state, *inner);
+      const bool runs = (own || (lends && !is_main)) && runs_python(memory, offsets, state);
+      if (runs) {
+        const Candidate candidate{state, is_main,
+                                  all.size() > 1 ? extent_of(memory, offsets, state) : std::nullopt};
+        const bool here =
+            candidate.extent && candidate.extent->inner >= native.sp && candidate.extent->outer < end;
+        if (own || here) found.push_back(candidate);
+      }
+      if (own && !runs) idle = state;
+      if (own) break;
+      state = memory.pointer(state + offsets.thread.next);
+    }
   }
-  return oldest;
+  if (found.size() > 1 || lends) {
+    found = offsets.minor <= 9 ? without_marks(memory, offsets, std::move(found), native)
+                               : in_order(std::move(found), native, end);
+  }
+  ThreadStates states{};
+  for (size_t i = 0; i < std::min(found.size(), states.size()); ++i) states[i] = found[i].state;
+  if (found.empty()) states[0] = idle;
+  return states;
 }
 
 pid_t thread_of(const RemoteMemory& memory, const Offsets& offsets, uint64_t thread_state) {
