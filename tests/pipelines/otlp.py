@@ -5,6 +5,7 @@ real OpenTelemetry Collector where tests/provision could build one. otlp.py BUIL
 import http.server
 import json
 import os
+import pathlib
 import re
 import sys
 import threading
@@ -13,6 +14,7 @@ from live import Live, check, wait_for
 from support import CACHE, free_port
 
 STALLS = 10
+SHIPPED = pathlib.Path(__file__).parents[2] / "pipelines/otel-collector/config.yaml"
 COLLECTOR = CACHE / "otelcol" / "otelcol"
 UINT64 = re.compile(r"^[0-9]{1,20}$")
 INT64 = re.compile(r"^-?[0-9]{1,19}$")
@@ -162,7 +164,29 @@ def collector(build):
         check(not [reason for reason in summary.get("dropped", {}) if reason.startswith("otlp")], "nothing was dropped")
 
 
+def passed_on(build):
+    """The shipped configuration of a Collector, with addresses of this test."""
+    if not os.access(COLLECTOR, os.X_OK):
+        return  # collector() says so
+    with Live(build) as live:
+        receiver, port = Receiver(), free_port()
+        config = SHIPPED.read_text(encoding="utf-8")
+        for shipped, here in (("127.0.0.1:4318", f"127.0.0.1:{port}"),
+                              ("https://otel.example.org", f"{receiver.url()}, encoding: json, compression: none")):
+            check(shipped in config, f"the shipped configuration has {shipped}")
+            config = config.replace(shipped, here)
+        with open(live.path("otelcol.yml"), "w", encoding="utf-8") as file:
+            file.write(config + "  telemetry: {metrics: {level: none}}\n")
+        live.start("otelcol", [str(COLLECTOR), "--config", "file:" + live.path("otelcol.yml")])
+        wait_for(lambda: "Everything is ready" in live.log("otelcol"), "a Collector runs with the shipped configuration")
+        closed, _ = trace(live, f"http://127.0.0.1:{port}")
+        want = {stall["id"] for stall in closed}
+        wait_for(lambda: {stall["looptrace.id"] for stall in receiver.stalls()} >= want, "it passes each stall on")
+        check(not receiver.wrong, f"as they were {receiver.wrong[:3]}")
+
+
 strict(sys.argv[1], away=0)
 strict(sys.argv[1], away=2)
 nobody(sys.argv[1])
 collector(sys.argv[1])
+passed_on(sys.argv[1])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// An OpenTelemetry Collector with what the test of --otlp needs: the OTLP receiver, and an exporter that prints.
+// An OpenTelemetry Collector with what the test of --otlp and of pipelines/otel-collector needs: the OTLP receiver, its
+// exporter, and one that prints.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/exporter/debugexporter"
+	"go.opentelemetry.io/collector/exporter/otlphttpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
@@ -24,7 +26,7 @@ func components() (otelcol.Factories, error) {
 	if err != nil {
 		return factories, err
 	}
-	factories.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](debugexporter.NewFactory())
+	factories.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](debugexporter.NewFactory(), otlphttpexporter.NewFactory())
 	factories.Telemetry = otelconftelemetry.NewFactory()
 	return factories, err
 }
@@ -34,6 +36,7 @@ func main() {
 		BuildInfo: component.BuildInfo{Command: "otelcol", Version: "0.165.0"},
 		Factories: components,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
+			DefaultScheme:     "file",
 			ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()},
 		}},
 	}
