@@ -213,7 +213,8 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
   runtime.configure(process);
   if (process.py.cframe < 0) {
     const uint64_t elf_header = mappings.front().first;
-    EXPECT_EQ(runtime.walk(ThreadStates{elf_header - static_cast<uint64_t>(process.py.frame)}).status, LT_PY_FAULT)
+    EXPECT_EQ(runtime.walk(ThreadStates{elf_header - static_cast<uint64_t>(process.py.frame)}).status,
+              LT_PY_FAULT)
         << "where the frame should be is none: that is no end of a stack";
   }
 }
@@ -254,7 +255,7 @@ TEST_P(Live, BlockedThreads) {
     SCOPED_TRACE(python);
     const Victim victim(python, {script("py_nest.py")});
     ASSERT_TRUE(victim.ready());
-    ASSERT_EQ(victim.threads().size(), 7u);
+    ASSERT_EQ(victim.threads().size(), 8u);
     Target target(victim.pid());
     ASSERT_TRUE(target.runtime) << target.warning.value_or("not recognised");
     EXPECT_EQ(target.runtime->name(), "cpython " + victim.version());

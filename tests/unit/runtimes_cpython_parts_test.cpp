@@ -309,6 +309,26 @@ TEST(CodeCache, CodeAtTheAddressOfOtherCodeIsNotTakenForIt) {
   EXPECT_EQ(late.find(gone), nullptr);
 }
 
+// Beyond that the function's first line is what is told.
+TEST(CodeCache, LineTablesOfFourMegabytesAreRead) {
+  const Offsets o = *offsets_of(12);
+  const auto name = str_object(o, std::vector<uint8_t>{'f'}, true);
+  std::vector<uint64_t> table((4u << 20) / 8 + 8), code(static_cast<size_t>(o.code.size) / 8);
+  code[0] = 1;
+  for (const int offset : {o.code.filename, o.code.name, o.code.filename + 8})
+    code[static_cast<size_t>(offset) / 8] = reinterpret_cast<uint64_t>(name.data());
+  code[static_cast<size_t>(o.code.lines) / 8] = reinterpret_cast<uint64_t>(table.data());
+  const RemoteMemory memory(getpid());
+  for (const uint64_t size : {4u << 20, (4u << 20) + 1}) {
+    table[static_cast<size_t>(o.bytes.size) / 8] = size;
+    CodeCache cache(memory, o, 0);
+    const Code* found = cache.find({reinterpret_cast<uint64_t>(code.data()), 0, 0, 0, 0});
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->lines.has_value(), size == 4u << 20);
+    EXPECT_EQ(found->lines.value_or(std::vector<uint8_t>()).size(), size > 4u << 20 ? 0 : size);
+  }
+}
+
 TEST(CodeCache, FreedCodeIsNone) {
   const Offsets o = *offsets_of(12);
   const std::string text = "f";

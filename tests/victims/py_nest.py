@@ -259,6 +259,14 @@ def in_recursion():
     deep(400, forever())
 
 
+def in_long_function():
+    """As generators write them: a table of lines of 450 KB."""
+    source = "def long(a, wait):\n" + "    a = a + 1 - a * (a - a)\n" * 15000 + "    wait()\n"
+    made = {}
+    exec(compile(source, "/srv/made/long.py", "exec"), made)
+    made["long"](1, forever())
+
+
 SUB_SOURCE = """
 import os, sys, time
 def tell():
@@ -318,7 +326,7 @@ def report(threads, sub):
 
 if __name__ == "__main__":
     threads = [threading.main_thread()]
-    for target in [in_comparison, in_lock, in_event, in_coroutine, in_recursion]:
+    for target in [in_comparison, in_lock, in_event, in_coroutine, in_recursion, in_long_function]:
         threads.append(threading.Thread(target=target, name=target.__name__, daemon=True))
     from_sub, to_sub = os.pipe()
     extra = [

@@ -12,11 +12,13 @@ namespace {
 
 constexpr size_t kMaxEntries = 16384;
 constexpr size_t kMaxBytes = 8u << 20;
-constexpr size_t kMaxLineTable = 256u << 10;
+constexpr size_t kMaxLineTable = 4u << 20;
 constexpr size_t kMaxSources = 8192;
 
 // List and hash nodes with their allocator's overhead.
-size_t weight(const Code& code) { return 224 + code.function.capacity() + code.lines.capacity(); }
+size_t weight(const Code& code) {
+  return 232 + code.function.capacity() + (code.lines ? code.lines->capacity() : 0);
+}
 
 template <typename T>
 T load(const uint8_t* at) {
@@ -83,16 +85,16 @@ std::unique_ptr<Code> CodeCache::read(const Key& captured) {
   return code;
 }
 
-std::vector<uint8_t> CodeCache::read_bytes(uint64_t address) const {
+std::optional<std::vector<uint8_t>> CodeCache::read_bytes(uint64_t address) const {
   std::array<uint8_t, 1024> start;  // holds most line tables whole
   const auto data = static_cast<size_t>(offsets_.bytes.data);
   const size_t have = memory_.read_some(address, start.data(), start.size());
-  if (address % 8 != 0 || have < data) return {};
+  if (address % 8 != 0 || have < data) return std::nullopt;
   const auto size = load<uint64_t>(start.data() + offsets_.bytes.size);
-  if (size > kMaxLineTable) return {};
-  if (data + size <= have) return {start.data() + data, start.data() + data + size};
+  if (size > kMaxLineTable) return std::nullopt;
+  if (data + size <= have) return std::vector<uint8_t>(start.data() + data, start.data() + data + size);
   std::vector<uint8_t> bytes(size);
-  if (!memory_.read(address + data, bytes.data(), size)) return {};
+  if (!memory_.read(address + data, bytes.data(), size)) return std::nullopt;
   return bytes;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -21,8 +22,9 @@ struct Code {
   std::string function;  ///< co_qualname (3.11+), co_name
   std::shared_ptr<const SourceFile> source;
   int first_line = 0;
-  uint32_t flags = 0;          ///< co_flags
-  std::vector<uint8_t> lines;  ///< the line table
+  uint32_t flags = 0;  ///< co_flags
+  /// The line table; nothing if it is larger than 4 MiB (100,000 lines of generated code).
+  std::optional<std::vector<uint8_t>> lines;
 };
 
 /// Code objects, read from the process on first use. Their address alone will not do: code objects are freed
@@ -60,7 +62,7 @@ class CodeCache {
   };
 
   std::unique_ptr<Code> read(const Key& captured);
-  std::vector<uint8_t> read_bytes(uint64_t address) const;
+  std::optional<std::vector<uint8_t>> read_bytes(uint64_t address) const;
   std::shared_ptr<const SourceFile> source(const std::string& filename);
   void evict();
 

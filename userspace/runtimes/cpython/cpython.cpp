@@ -176,14 +176,15 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
 
 int CPython::line_of(const Code& code, const lt_py_frame& frame) const {
   const Offsets& o = python_.offsets;
+  const std::vector<uint8_t>& lines = *code.lines;
   std::optional<int> line;
   if (o.minor >= 11) {
     const uint64_t bytecode = (frame.code & o.code_mask()) + static_cast<uint64_t>(o.code.bytecode);
-    line = line_by_locations(code.lines, code.first_line, static_cast<int64_t>(frame.instr - bytecode));
+    line = line_by_locations(lines, code.first_line, static_cast<int64_t>(frame.instr - bytecode));
   } else {
     const auto last = static_cast<int32_t>(frame.instr);  // an int: BPF read what follows it too
-    line = o.minor == 10 ? line_by_ranges(code.lines, code.first_line, int64_t{2} * last)
-                         : line_by_lnotab(code.lines, code.first_line, last);
+    line = o.minor == 10 ? line_by_ranges(lines, code.first_line, int64_t{2} * last)
+                         : line_by_lnotab(lines, code.first_line, last);
   }
   return std::max(line.value_or(0), 0);
 }
@@ -200,7 +201,8 @@ Frame CPython::resolve(const lt_py_frame& frame) {
   out.file = code->source->file;
   out.module = code->source->module;
   out.origin = code->source->origin;
-  out.line = line_of(*code, frame);
+  out.at_definition = !code->lines && code->first_line > 0;
+  out.line = code->lines ? line_of(*code, frame) : std::max(code->first_line, 0);
   return out;
 }
 
