@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kMaxEntries = 16384;
 constexpr size_t kMaxBytes = 8u << 20;
 constexpr size_t kMaxLineTable = 4u << 20;
+constexpr size_t kReadAtOnce = 512u << 10;
 constexpr size_t kMaxSources = 8192;
 
 // List and hash nodes with their allocator's overhead.
@@ -94,7 +95,10 @@ std::optional<std::vector<uint8_t>> CodeCache::read_bytes(uint64_t address) cons
   if (size > kMaxLineTable) return std::nullopt;
   if (data + size <= have) return std::vector<uint8_t>(start.data() + data, start.data() + data + size);
   std::vector<uint8_t> bytes(size);
-  if (!memory_.read(address + data, bytes.data(), size)) return std::nullopt;
+  for (size_t done = 0; done < size; done += kReadAtOnce) {
+    const size_t piece = std::min(size - done, kReadAtOnce);
+    if (!memory_.read(address + data + done, bytes.data() + done, piece)) return std::nullopt;
+  }
   return bytes;
 }
 
