@@ -241,8 +241,13 @@ TEST(PyString, EveryKindAsUtf8) {
 TEST(PyString, IsBounded) {
   const Offsets o = *offsets_of(12);
   EXPECT_EQ(read_back(o, str_object(o, std::vector<uint8_t>(600, 'a'), true)), std::string(600, 'a'));
-  EXPECT_EQ(read_back(o, str_object(o, std::vector<uint8_t>(5000, 'a'), true))->size(), 1024u);
-  EXPECT_EQ(read_back(o, str_object(o, std::vector<uint32_t>(5000, 'a'), false))->size(), 256u);
+  EXPECT_EQ(read_back(o, str_object(o, std::vector<uint8_t>(5000, 'a'), true)), std::string(1024, 'a') + "…");
+  EXPECT_EQ(read_back(o, str_object(o, std::vector<uint32_t>(5000, 'a'), false)),
+            std::string(256, 'a') + "…");
+  EXPECT_EQ(read_back(o, str_object(o, std::vector<uint8_t>(1024, 'a'), true)), std::string(1024, 'a'));
+  const auto longer = str_object(o, std::vector<uint8_t>(200, 'a'), true);
+  const auto held = static_cast<size_t>(o.unicode.ascii_data) + 9;
+  EXPECT_EQ(decode_string(o, {longer.data(), held}), std::string(9, 'a') + "…");
 }
 
 TEST(PyString, RefusesGarbage) {

@@ -208,7 +208,7 @@ TEST_F(JitDumpTest, IsBounded) {
   JitDump dump(source(), limits);
   dump.refresh();
   EXPECT_EQ(dump.size(), 10u);
-  EXPECT_EQ(at(dump, 0x1000), std::string(20, 'n'));
+  EXPECT_EQ(at(dump, 0x1000), std::string(20, 'n') + "…");
   limits.functions = 1000;
   limits.held_bytes = 1000;
   JitDump small(source(), limits);

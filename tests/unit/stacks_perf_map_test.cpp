@@ -78,7 +78,7 @@ TEST_F(PerfMapTest, SkipsGarbage) {
   map.refresh();
   EXPECT_EQ(map.size(), 2u);
   EXPECT_EQ(name_at(map, 0x5000), "last");
-  EXPECT_EQ(name_at(map, 0x4000).size(), 512u);
+  EXPECT_EQ(name_at(map, 0x4000), std::string(512, 'n') + "…");
 }
 
 TEST_F(PerfMapTest, ReloadsWhenTruncatedOrReplaced) {

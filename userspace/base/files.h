@@ -36,4 +36,10 @@ std::string_view trim(std::string_view text);
 /// Valid UTF-8: every byte that is not part of a valid sequence becomes U+FFFD.
 std::string to_utf8(std::string_view bytes);
 
+/// What was read of a longer text, ended by an ellipsis; no half of a character is left in front of it.
+std::string cut_short(std::string_view beginning);
+
+/// `text`, cut short if it is longer than `limit` bytes.
+std::string at_most(std::string_view text, size_t limit);
+
 }  // namespace looptrace

@@ -152,8 +152,7 @@ void JitDump::load(std::string_view body, uint64_t whole_size) {
   const auto start = in.get<uint64_t>(), size = in.get<uint64_t>(), index = in.get<uint64_t>();
   if (in.failed() || size == 0 || size > whole_size || start + size < start) return;
   const std::string_view rest = body.substr(in.offset());
-  Function function{
-      start + size, index, std::string(rest.substr(0, std::min(rest.find('\0'), limits_.name_bytes))), {}};
+  Function function{start + size, index, at_most(rest.substr(0, rest.find('\0')), limits_.name_bytes), {}};
   if (lines_of_ == start) {
     const uint64_t shift = is_v8(function.name) ? kElfHeader : 0;
     for (Line& line : next_lines_) line.address -= shift;
@@ -203,7 +202,7 @@ void JitDump::read_lines(std::string_view body) {
     const std::string_view name = in.c_string();
     if (in.failed()) break;
     if (name != "\xff") {  // "the same as before"
-      file = file_index(name.substr(0, limits_.name_bytes));
+      file = file_index(at_most(name, limits_.name_bytes));
       named = true;
     }
     if (named) next_lines_.push_back({address, line, file});

@@ -135,7 +135,7 @@ void PerfMap::add_line(std::string_view line) {
   uint64_t start, size;
   if (line.size() > kMaxLine || !take_hex(start) || !take_hex(size) || line.empty()) return;
   if (size == 0 || start + size < start) return;
-  insert(start, start + size, line.substr(0, limits_.name_bytes));
+  insert(start, start + size, at_most(line, limits_.name_bytes));
 }
 
 void PerfMap::insert(uint64_t start, uint64_t end, std::string_view name) {

@@ -22,7 +22,7 @@ class PerfMap {
   struct Limits {
     uint64_t file_bytes = 64u << 20;
     size_t entries = 1u << 20;
-    size_t name_bytes = 512;  ///< of one name; more is cut off
+    size_t name_bytes = 512;  ///< of one name; longer ones are cut short
   };
 
   /// `candidates` are tried in order; the first that is a regular file owned by root or by one of `owners`

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <span>
 
+#include "base/files.h"
+
 namespace looptrace::cpython {
 namespace {
 
@@ -69,14 +71,16 @@ std::optional<std::string> read_string(const RemoteMemory& memory, const Offsets
   const size_t size = std::min(text->size, kMaxData);
   if (text->at + size > have) have = memory.read_some(address, bytes.data(), text->at + size);
   if (have < text->at + size) return std::nullopt;
-  return decode({bytes.data() + text->at, size}, text->width);
+  const std::string read = decode({bytes.data() + text->at, size}, text->width);
+  return size < text->size ? cut_short(read) : read;
 }
 
 std::optional<std::string> decode_string(const Offsets& offsets, std::span<const uint8_t> object) {
   const auto text = find_text(offsets, object);
   if (!text || text->at > object.size()) return std::nullopt;
   const std::span<const uint8_t> data = object.subspan(text->at);
-  return decode(data.first(std::min(text->size, data.size())), text->width);
+  const std::string read = decode(data.first(std::min(text->size, data.size())), text->width);
+  return data.size() < text->size ? cut_short(read) : read;
 }
 
 }  // namespace looptrace::cpython

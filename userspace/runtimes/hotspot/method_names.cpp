@@ -77,7 +77,7 @@ std::string MethodNames::symbol(const RemoteMemory& memory, uint64_t address) co
   if (!length) return {};
   std::string text(std::min<size_t>(*length, kMaxName), '\0');
   if (!memory.read(address + symbol_body_, text.data(), text.size())) return {};
-  return to_utf8(text);
+  return to_utf8(text.size() < *length ? cut_short(text) : text);
 }
 
 std::string MethodNames::pool_symbol(const RemoteMemory& memory, uint64_t pool, uint16_t index) const {

@@ -167,8 +167,10 @@ bool Heap::append(uint64_t object, size_t limit, int depth, std::u16string& into
 
 std::optional<std::string> Heap::text(uint64_t object, size_t limit) const {
   std::u16string text;
-  if (!append(object, limit, 0, text)) return std::nullopt;
-  return to_utf8(text);
+  if (!append(object, limit + 1, 0, text)) return std::nullopt;
+  if (text.size() <= limit) return to_utf8(text);
+  const bool in_pair = text[limit - 1] >= 0xd800 && text[limit - 1] < 0xdc00;
+  return cut_short(to_utf8(text.substr(0, in_pair ? limit - 1 : limit)));
 }
 
 std::string Heap::end_of_text(uint64_t object, size_t limit) const {

@@ -47,7 +47,7 @@ class Heap {
   /// What a byte array of that type holds; empty if it is none or holds more than `limit` bytes.
   std::vector<uint8_t> byte_array(uint64_t object, uint16_t type, size_t limit);
 
-  /// The text of a string as UTF-8, cut after `limit` characters; nothing if it is no string.
+  /// The text of a string as UTF-8, cut short after `limit` characters; nothing if it is no string.
   std::optional<std::string> text(uint64_t string, size_t limit = 1024) const;
 
   /// Where a string's characters lie, if they lie in one piece.
