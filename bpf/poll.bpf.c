@@ -85,8 +85,9 @@ static __always_inline int poll_entry(u32 kind, s32 fd)
 	lt_begin(s, now, LT_BEGAN_ENTERED);
 	pulse(index, now);
 	leave_hook(s);
-	/* Only who may be the reason for the probe: it is there for every loop, and a wake-up is dear. */
-	if (suspect && s->probe_seen != probe) {
+	/* Only who may be the reason for the probe: it is there for every loop, and a wake-up is dear.
+	 * Saturated loops are looked at again soon anyway. */
+	if (suspect && !s->saturated && s->probe_seen != probe) {
 		s->probe_seen = probe;
 		send_bare(LT_REC_POLLED, s, index, now);
 	}

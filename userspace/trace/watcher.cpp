@@ -14,9 +14,10 @@ namespace {
 using std::chrono::nanoseconds;
 
 // A loop is probed at a tenth of the threshold; one that the last probes saw polling soon (it does not
-// sleep, but it is not stalled) only at 0.4: that bounds the price of a saturated loop.
+// sleep, but it is not stalled) only at 0.5: that bounds the price of a saturated loop. It is expected to
+// poll at once, and looked at again after 0.5 ms, 1 ms and so on.
 constexpr uint64_t kSuspectFraction = 10;
-constexpr uint64_t kSaturatedPercent = 40;
+constexpr uint64_t kSaturatedPercent = 50, kSoonNs = 500'000;
 // How long the probe stays on for new targets. A loop needs two polls in it to be confirmed.
 constexpr uint64_t kDiscoverNs = 200'000'000;
 // Attaching the wake-up program soon after it was detached waits for the kernel (8 ms): hold it.
@@ -132,6 +133,7 @@ uint64_t Watcher::look(uint64_t now) {
   bool probe = now < discover_until_ns_;
   bool wakers = false;
   bool suspect = false;
+  bool soon = false;
   const auto pulses = engine_.pulses();
   const uint64_t suspect_ns = threshold_ns_ / kSuspectFraction;
   const uint64_t hook_since = engine_.hook_since();
@@ -149,13 +151,14 @@ uint64_t Watcher::look(uint64_t now) {
     const bool saturated = loop.saturation.is_saturated(now);
     if (slot.saturated != saturated) slot.saturated = saturated;
     const bool waits = waits_for_long(slot, now);
-    if (!waits) {
-      next = std::min(next, now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000));
-    }
+    const uint64_t saturated_ns = threshold_ns_ * kSaturatedPercent / 100;
+    const uint64_t often = now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000);
+    if (!waits) next = std::min(next, saturated && age < saturated_ns ? start + saturated_ns : often);
     const bool rests =
         age > kOldNs && (engine_.probing() ? now - hook_since >= kProbeNs : now < rested_ns_ + kRestNs);
-    if (!waits && !rests && age >= (saturated ? threshold_ns_ * kSaturatedPercent / 100 : suspect_ns)) {
+    if (!waits && !rests && age >= (saturated ? saturated_ns : suspect_ns)) {
       probe = true;
+      soon = soon || saturated;
       const bool exact = engine_.probing() && start >= hook_since;
       if (!saturated && loop.slowness.suspect(now, exact)) probe_until_ns_ = now + probe_hold_ns();
     }
@@ -179,7 +182,10 @@ uint64_t Watcher::look(uint64_t now) {
     rested_ns_ = now;
   }
   // The probe taxes the whole host: looked at again soon.
-  if (engine_.probing()) next = std::min(next, now + 20'000'000);
+  if (engine_.probing()) {
+    const uint64_t on_ns = now - std::min(now, engine_.hook_since());
+    next = std::min(next, now + (soon ? std::clamp<uint64_t>(on_ns, kSoonNs, 20'000'000) : 20'000'000));
+  }
   if (wakers) {
     wakers_until_ns_ = now + kWakersHoldNs;
     (void)engine_.watch_wakers(true);
