@@ -50,7 +50,8 @@ HttpResponse refusal(int status, const std::string& why) {
 
 Error listen_failure(const ListenAddress& address, int err) {
   std::string what = "serve metrics on " + address.text();
-  if (err == EADDRINUSE) what += " (another program has this port: choose one with --metrics ADDR:PORT)";
+  if (err == EADDRINUSE)
+    what += " (another program has this port; --metrics, or listen in the agent's [metrics], names one)";
   if (err == EADDRNOTAVAIL) what += " (no interface of this host has this address)";
   if (err == EACCES) what += " (ports below 1024 need CAP_NET_BIND_SERVICE)";
   return {what, err};
