@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What it takes to name each frame of a process's stacks for the first time: resolve PID, which must be
-// blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and worst time.
-// The first frame of a file, which reads its symbols and opens its lines, is under "first of FILE".
+// What it takes to name each frame of a process's stacks for the first time: resolve [--unprepared] PID,
+// which must be blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and
+// worst time. The first frame of a file is under "first of FILE"; what was read before any of them, in
+// another thread, under "ahead". --unprepared: as for a stall that comes before that has been read.
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -13,6 +14,8 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
 #include "runtimes/runtime.h"
@@ -45,7 +48,14 @@ UnwoundStack stack_of(pid_t pid, const ProcessModules& modules) {
                 2000);
 }
 
-int run(pid_t pid) {
+void prepare(Symbolizer& symbolizer, const ProcessModules& modules) {
+  symbolizer.prepare(modules);
+  for (const Module& module : modules.all())
+    while (module.object && !module.object->is_prepared())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+int run(pid_t pid, bool prepared) {
   ObjectCache cache;
   const auto modules = ProcessModules::load(pid, cache);
   if (!modules) return 1;
@@ -64,6 +74,7 @@ int run(pid_t pid) {
     }
   }
   Symbolizer symbolizer({});
+  if (prepared) times["ahead"].measure([&] { prepare(symbolizer, *modules); });
   std::set<const ElfObject*> seen;
   for (const uint64_t address : stack.addresses) {
     const Module* module = modules->find(address - 1);
@@ -89,7 +100,8 @@ int run(pid_t pid) {
 }  // namespace looptrace
 
 int main(int argc, char** argv) {
-  if (argc == 2) return looptrace::run(std::atoi(argv[1]));
-  std::fprintf(stderr, "usage: bench_resolve PID\n");
+  const bool prepared = argc < 2 || std::string_view(argv[1]) != "--unprepared";
+  if (argc == (prepared ? 2 : 3)) return looptrace::run(std::atoi(argv[argc - 1]), prepared);
+  std::fprintf(stderr, "usage: bench_resolve [--unprepared] PID\n");
   return 2;
 }
