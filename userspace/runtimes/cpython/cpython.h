@@ -17,6 +17,7 @@ namespace looptrace {
 /// of its own): the thread state leads to the innermost _PyInterpreterFrame, frames are linked by `previous`.
 /// Python-to-Python calls share one native eval frame; where a new one begins the last frame is marked:
 /// 3.11 `is_entry`, 3.12+ by a shim frame of the eval loop's own (owner 3), which has no code.
+/// A thread that calls into another interpreter has a state in each: see thread_states.h.
 ///
 /// Limits. Free-threaded builds of 3.14 and later: other threads than the main one run copies of the
 /// bytecode, and a frame in a copy has the line of its definition or none. Py_TRACE_REFS builds are not
