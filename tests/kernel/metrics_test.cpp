@@ -115,7 +115,7 @@ TEST(Metrics, APortThatIsTakenIsToldBeforeAnythingIsTraced) {
   close(fd);
   EXPECT_EQ(o.code, 1);
   EXPECT_NE(o.errors.find(address), std::string::npos) << o.errors;
-  EXPECT_NE(o.errors.find("choose one with --metrics"), std::string::npos) << o.errors;
+  EXPECT_NE(o.errors.find("another program has this port; --metrics"), std::string::npos) << o.errors;
   EXPECT_EQ(o.out, "");
 }
 
