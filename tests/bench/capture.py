@@ -240,12 +240,9 @@ def print_row(name, kind, row):
         us = cost["us"] or 0
         print(f"  capture            {us:8.1f} us   {verdict(us, AIM_CAPTURE_US)}   {title}: {cost['kernel']:.0f} kernel, "
               f"{cost['native']:.0f} native, {cost['interpreter']:.0f} interpreter frames ({cost['captures']} captures)")
-    ahead = row["new_frame"].pop("ahead", None)
     for what, t in row["new_frame"].items():
         print(f"  new frame          {t['median_us']:8.1f} us, worst {t['worst_us']:.0f} us   "
               f"{verdict(t['worst_us'], AIM_NAME_US)}   {what}, {t['frames']} frames")
-    if ahead:
-        print(f"  read ahead         {ahead['worst_us'] / 1000:8.1f} ms   once for all processes with the same files")
     mb = row["memory_kb"] / 1024
     print(f"  memory             {mb:8.1f} MB   {verdict(mb, AIM_MEMORY_MB[kind])}   more resident "
           f"({row['stalls']} stall records)", flush=True)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What it takes to name each frame of a process's stacks for the first time: resolve [--unprepared] PID,
-// which must be blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and
-// worst time. The first frame of a file is under "first of FILE"; what was read before any of them, in
-// another thread, under "ahead". --unprepared: as for a stall that comes before that has been read.
+// What it takes to name each frame of a process's stacks for the first time: resolve PID, which must be
+// blocked or busy deep in its code. Prints a JSON object: kind of frame -> how many, median and worst time.
+// The first frame of a file, which reads its symbols and opens its lines, is under "first of FILE".
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -14,8 +13,6 @@
 #include <map>
 #include <set>
 #include <string>
-#include <string_view>
-#include <thread>
 #include <vector>
 
 #include "runtimes/runtime.h"
@@ -48,14 +45,7 @@ UnwoundStack stack_of(pid_t pid, const ProcessModules& modules) {
                 2000);
 }
 
-void prepare(Symbolizer& symbolizer, const ProcessModules& modules) {
-  symbolizer.prepare(modules);
-  for (const Module& module : modules.all())
-    while (module.object && !module.object->is_prepared())
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-}
-
-int run(pid_t pid, bool prepared) {
+int run(pid_t pid) {
   ObjectCache cache;
   const auto modules = ProcessModules::load(pid, cache);
   if (!modules) return 1;
@@ -74,7 +64,6 @@ int run(pid_t pid, bool prepared) {
     }
   }
   Symbolizer symbolizer({});
-  if (prepared) times["ahead"].measure([&] { prepare(symbolizer, *modules); });
   std::set<const ElfObject*> seen;
   for (const uint64_t address : stack.addresses) {
     const Module* module = modules->find(address - 1);
@@ -100,8 +89,7 @@ int run(pid_t pid, bool prepared) {
 }  // namespace looptrace
 
 int main(int argc, char** argv) {
-  const bool prepared = argc < 2 || std::string_view(argv[1]) != "--unprepared";
-  if (argc == (prepared ? 2 : 3)) return looptrace::run(std::atoi(argv[argc - 1]), prepared);
-  std::fprintf(stderr, "usage: bench_resolve [--unprepared] PID\n");
+  if (argc == 2) return looptrace::run(std::atoi(argv[1]));
+  std::fprintf(stderr, "usage: bench_resolve PID\n");
   return 2;
 }

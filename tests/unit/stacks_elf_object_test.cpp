@@ -16,13 +16,10 @@
 #include <map>
 #include <random>
 #include <set>
-#include <thread>
 
 #include "base/files.h"
 #include "base/free_with.h"
 #include "looptrace.h"
-#include "stacks/ahead.h"
-#include "stacks/elf_file.h"
 #include "stacks/elf_object.h"
 #include "stacks/symbolizer.h"
 
@@ -273,11 +270,6 @@ TEST_F(Compiled, PositionsOfInlinedFunctions) {
     object->drop_dwarf();
     EXPECT_EQ(object->dwarf_bytes(), 0u);
     expect_inlined(*object);
-    Ahead ahead;
-    object->prepare(ahead, true);
-    while (!object->is_prepared()) std::this_thread::sleep_for(std::chrono::microseconds(50));
-    expect_inlined(*object);
-    EXPECT_EQ(object->dwarf_bytes(), 0u) << "what was read ahead was not used";
   }
 }
 
@@ -412,7 +404,7 @@ TEST_F(Compiled, DynamicSymbolsWithoutSectionHeaders) {
 
 // ---- hostile files
 
-void use_everything(ElfObject& object, Ahead* ahead = nullptr) {
+void use_everything(ElfObject& object) {
   object.build_id();
   object.is_main_program();
   object.bias(0x400000, 0x1000);
@@ -425,10 +417,6 @@ void use_everything(ElfObject& object, Ahead* ahead = nullptr) {
   object.read(0x1000, bytes, sizeof bytes);
   for (uint64_t at = 0x1000; at < 0x1200; at += 61) object.positions(at);
   object.bytes();
-  if (!ahead || object.is_prepared()) return;
-  object.prepare(*ahead, true);
-  while (!object.is_prepared()) std::this_thread::sleep_for(std::chrono::microseconds(20));
-  use_everything(object);
 }
 
 TEST_F(Compiled, TruncatedFilesDoNoHarm) {
@@ -436,12 +424,11 @@ TEST_F(Compiled, TruncatedFilesDoNoHarm) {
   const auto text = read_file(file("prog"));
   ASSERT_TRUE(text);
   size_t opened = 0, tried = 0;
-  Ahead ahead;
   for (size_t size = 0; size < text->size(); size += 1 + size / 97, ++tried) {
     std::vector<uint8_t> image(text->begin(), text->begin() + static_cast<ptrdiff_t>(size));
     if (auto object = ElfObject::from_memory(std::move(image), "cut")) {
       ++opened;
-      use_everything(**object, &ahead);
+      use_everything(**object);
     }
   }
   std::printf("%zu lengths, %zu opened\n", tried, opened);
@@ -457,7 +444,6 @@ TEST_F(Compiled, FlippedBytesDoNoHarm) {
   std::memcpy(&header, text->data(), sizeof header);
   const auto start = std::chrono::steady_clock::now();
   size_t tried = 0;
-  Ahead ahead;
   for (; tried < 3000 && std::chrono::steady_clock::now() - start < std::chrono::seconds(20); ++tried) {
     std::vector<uint8_t> image(text->begin(), text->end());
     for (unsigned k = 0; k <= tried % 6; ++k) {
@@ -466,7 +452,7 @@ TEST_F(Compiled, FlippedBytesDoNoHarm) {
       if (tried % 3 == 1) at = header.e_shoff + random() % (image.size() - header.e_shoff);
       image[at] = static_cast<uint8_t>(random() % 4 ? random() : 0xff);
     }
-    if (auto object = ElfObject::from_memory(std::move(image), "flipped")) use_everything(**object, &ahead);
+    if (auto object = ElfObject::from_memory(std::move(image), "flipped")) use_everything(**object);
   }
   std::printf("%zu files\n", tried);
 }
@@ -479,72 +465,6 @@ TEST_F(Compiled, TruncationUnderOurHandsDoesNoHarm) {
   fs::resize_file(file("prog"), 100);
   use_everything(*object);
   EXPECT_TRUE(object->rows().empty());
-}
-
-// A file with nothing but function symbols at these addresses.
-std::shared_ptr<const ElfFile> with_symbols(const std::vector<uint64_t>& addresses, uint64_t size) {
-  const uint64_t entries = sizeof(Elf64_Ehdr) + 4 * sizeof(Elf64_Shdr);
-  std::vector<uint8_t> image(entries + addresses.size() * sizeof(Elf64_Sym) + 3);
-  Elf64_Ehdr header{};
-  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
-  header.e_ident[EI_CLASS] = ELFCLASS64;
-  header.e_ident[EI_DATA] = ELFDATA2LSB;
-  header.e_shoff = sizeof header;
-  header.e_shentsize = sizeof(Elf64_Shdr);
-  header.e_shnum = 4;
-  Elf64_Shdr sections[4]{};
-  sections[1].sh_type = SHT_NOBITS;
-  sections[1].sh_flags = SHF_EXECINSTR;
-  sections[1].sh_addr = 0x1000;
-  sections[1].sh_size = 1u << 31;
-  sections[2].sh_type = SHT_SYMTAB;
-  sections[2].sh_offset = entries;
-  sections[2].sh_size = addresses.size() * sizeof(Elf64_Sym);
-  sections[2].sh_link = 3;
-  sections[3].sh_type = SHT_STRTAB;
-  sections[3].sh_offset = image.size() - 3;
-  sections[3].sh_size = 3;
-  std::memcpy(image.data(), &header, sizeof header);
-  std::memcpy(image.data() + sizeof header, sections, sizeof sections);
-  std::memcpy(image.data() + image.size() - 3, "\0f", 3);
-  for (size_t i = 0; i < addresses.size(); ++i) {
-    const Elf64_Sym symbol{1, ELF64_ST_INFO(STB_GLOBAL, STT_FUNC), 0, 1, addresses[i], size};
-    std::memcpy(image.data() + entries + i * sizeof symbol, &symbol, sizeof symbol);
-  }
-  auto file = ElfFile::from_memory(std::move(image), "symbols");
-  EXPECT_TRUE(file);
-  return std::move(*file);
-}
-
-// All symbols in one bucket: above the address, at one that has no size, and few far below it.
-TEST(SymbolTable, AHostileOneIsNotSlow) {
-  constexpr uint64_t kFar = 0x70000000, kMany = 1u << 20;
-  const auto elapsed = [](const auto& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::steady_clock::now() - start;
-  };
-  const auto look = [&](std::vector<uint64_t> addresses, uint64_t size, uint64_t at) {
-    const auto file = with_symbols(addresses, size);
-    SymbolTable table(*file);
-    const auto building = elapsed([&] { ASSERT_TRUE(table.add(*file, SHT_SYMTAB)); });
-    EXPECT_EQ(table.size(), addresses.size());
-    const auto looking = elapsed([&] {
-      for (int i = 0; i < 100; ++i) (void)table.find(at);
-    });
-    EXPECT_TRUE(looking < building || addresses.size() < kMany) << "of " << size << " bytes each";
-    return table.find(at);
-  };
-  std::vector<uint64_t> addresses(kMany, 0x1800);
-  addresses.push_back(kFar);
-  look(addresses, 16, 0x1700);
-  look(addresses, 0, 0x1800);
-  for (size_t i = 0; i < kMany; ++i) addresses[i] = 0x1001 + i % 1024;
-  look(addresses, 1, kFar - 1);
-  const auto found = look({0x1000, 0x1800, kFar}, 0x40, 0x1810);
-  ASSERT_TRUE(found);
-  EXPECT_EQ(found->start, 0x1800u);
-  EXPECT_EQ(found->name, "f");
 }
 
 TEST(ElfObject, CostOfPositions) {

@@ -9,22 +9,24 @@
 #include <string>
 
 #include "base/free_with.h"
-#include "stacks/dwarf_index.h"
-#include "stacks/dwarf_tree.h"
 #include "stacks/elf_file.h"
+#include "stacks/internal_name.h"
 #include "stacks/separate_debug.h"
+#include "stacks/symbolizer.h"
 
 namespace looptrace {
 namespace {
 
 // libdw holds all of it in memory while open.
 constexpr uint64_t kMaxDwarf = 512u << 20;
-// And all of it is gone through for an index.
-constexpr uint64_t kMaxIndexed = 32u << 20;
+// Bounds on a walk through one unit's tree: broken files have loops.
+constexpr size_t kMaxDies = 1u << 20;
+constexpr int kMaxDepth = 128;
 constexpr size_t kMaxInlined = 64;
 constexpr size_t kMaxUnitRanges = 4u << 20;
 
 using ElfPtr = std::unique_ptr<Elf, FreeWith<elf_end>>;
+using DwarfPtr = std::unique_ptr<Dwarf, FreeWith<dwarf_end>>;
 
 bool is_debug_section(const ElfFile::Section& section) {
   return section.header.sh_type != SHT_NOBITS &&
@@ -57,6 +59,28 @@ ElfPtr begin(const ElfFile& file) {
   return ElfPtr(elf_memory(image, file.image().size()));
 }
 
+std::string function_name(Dwarf_Die* die) {
+  Dwarf_Attribute attribute;
+  for (const unsigned kind : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name}) {
+    if (!dwarf_attr_integrate(die, kind, &attribute)) continue;
+    if (const char* name = dwarf_formstring(&attribute)) return demangle(name);
+  }
+  if (!dwarf_attr_integrate(die, DW_AT_name, &attribute)) return {};
+  const char* name = dwarf_formstring(&attribute);
+  return name ? std::string(without_internal_prefix(name)) : "";
+}
+
+// A scope that may hold subprograms but has no code range of its own.
+bool is_container(int tag) {
+  return tag == DW_TAG_namespace || tag == DW_TAG_module || tag == DW_TAG_structure_type ||
+         tag == DW_TAG_class_type || tag == DW_TAG_union_type || tag == DW_TAG_enumeration_type;
+}
+
+bool is_code(int tag) {
+  return tag == DW_TAG_subprogram || tag == DW_TAG_lexical_block || tag == DW_TAG_inlined_subroutine ||
+         tag == DW_TAG_try_block || tag == DW_TAG_catch_block;
+}
+
 // Finds the way from a unit down to the innermost code that holds an address.
 class Descent {
  public:
@@ -72,11 +96,11 @@ class Descent {
   // True once the address was found beneath `parent`: siblings need not be looked at.
   bool walk(Dwarf_Die* parent, int depth) {
     Dwarf_Die die;
-    if (depth > kMaxDwarfDepth || dwarf_child(parent, &die) != 0) return false;
+    if (depth > kMaxDepth || dwarf_child(parent, &die) != 0) return false;
     do {
-      if (++seen_ > kMaxDwarfDies) return true;
+      if (++seen_ > kMaxDies) return true;
       const int tag = dwarf_tag(&die);
-      if (is_dwarf_code(tag)) {
+      if (is_code(tag)) {
         if (dwarf_haspc(&die, address_) > 0) {
           if (tag == DW_TAG_subprogram) path_.clear();
           if (tag == DW_TAG_subprogram || tag == DW_TAG_inlined_subroutine) {
@@ -89,7 +113,7 @@ class Descent {
         if (tag == DW_TAG_lexical_block && !dwarf_hasattr(&die, DW_AT_low_pc) &&
             !dwarf_hasattr(&die, DW_AT_ranges) && walk(&die, depth + 1))
           return true;
-      } else if (is_dwarf_container(tag) && walk(&die, depth + 1)) {
+      } else if (is_container(tag) && walk(&die, depth + 1)) {
         return true;
       }
     } while (dwarf_siblingof(&die, &die) == 0);
@@ -104,12 +128,17 @@ class Descent {
 }  // namespace
 
 struct DwarfLines::Impl {
+  struct UnitRange {
+    uint64_t low, high;
+    Dwarf_Off unit;
+  };
+
   std::unique_ptr<ElfFile> shared;  // what dwz took out of this file and others
   ElfPtr shared_elf;
   DwarfPtr shared_dwarf;
   ElfPtr elf;
   DwarfPtr dwarf;
-  std::vector<DwarfUnitRange> ranges;  // by low
+  std::vector<UnitRange> ranges;  // by low
   uint64_t size = 0;
 
   void index_units();
@@ -137,7 +166,7 @@ void DwarfLines::Impl::index_units() {
 
 bool DwarfLines::Impl::find_unit(uint64_t address, Dwarf_Die& unit) {
   auto it = std::upper_bound(ranges.begin(), ranges.end(), address,
-                             [](uint64_t at, const DwarfUnitRange& range) { return at < range.low; });
+                             [](uint64_t at, const UnitRange& range) { return at < range.low; });
   // Ranges of a broken file may overlap; a few steps back are enough for sound ones.
   for (int i = 0; i < 8 && it != ranges.begin(); ++i) {
     --it;
@@ -201,7 +230,7 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   std::vector<Dwarf_Die> path = Descent(address).run(&unit);
   for (auto die = path.rbegin(); die != path.rend(); ++die) {
     if (dwarf_tag(&*die) != DW_TAG_inlined_subroutine) continue;
-    here.function = dwarf_function_name(&*die);
+    here.function = function_name(&*die);
     result.push_back(std::move(here));
     here = {};
     Dwarf_Attribute attribute;
@@ -217,16 +246,10 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   return result;
 }
 
-std::optional<SourceIndex> DwarfLines::index(const std::stop_token& stop) && {
-  if (impl_->size > kMaxIndexed) return std::nullopt;
-  impl_->dwarf.reset();  // with what it has decoded of all units
-  return index_sources(impl_->elf.get(), impl_->shared_dwarf.get(), impl_->ranges, stop);
-}
-
 size_t DwarfLines::bytes() const {
   // What libdw decodes besides (abbreviations, line tables of units asked for) is about the size of what
   // it decodes it from, at most; half is a fair mean.
-  return impl_->size + impl_->size / 2 + impl_->ranges.capacity() * sizeof(DwarfUnitRange);
+  return impl_->size + impl_->size / 2 + impl_->ranges.capacity() * sizeof(Impl::UnitRange);
 }
 
 }  // namespace looptrace

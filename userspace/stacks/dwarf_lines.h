@@ -3,13 +3,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <stop_token>
 #include <string>
 #include <vector>
 
 #include "stacks/elf_object.h"
-#include "stacks/source_index.h"
 
 namespace looptrace {
 
@@ -30,10 +27,6 @@ class DwarfLines {
 
   /// See ElfObject::positions.
   std::vector<ElfObject::Position> positions(uint64_t address);
-
-  /// All that positions() would tell, which closes it. Nothing if there is too much of it, or `stop` was
-  /// asked for: going through libc's takes 100 ms.
-  std::optional<SourceIndex> index(const std::stop_token& stop) &&;
 
   size_t bytes() const;
 

@@ -2,13 +2,10 @@
 #include "stacks/elf_object.h"
 
 #include <algorithm>
-#include <chrono>
-#include <future>
 #include <map>
 #include <set>
 #include <utility>
 
-#include "stacks/ahead.h"
 #include "stacks/code_rows.h"
 #include "stacks/dwarf_lines.h"
 #include "stacks/eh_frame.h"
@@ -20,9 +17,6 @@
 
 namespace looptrace {
 namespace {
-
-// What is just being read ahead would be in memory twice if it were read here, too; and is there as soon.
-constexpr std::chrono::milliseconds kPatience(500);
 
 constexpr uint64_t kPageMask = ~uint64_t{4095};
 
@@ -61,7 +55,7 @@ std::vector<uint32_t> edges_of(const std::vector<lt_row>& rows) {
 struct ElfObject::Impl {
   explicit Impl(std::unique_ptr<ElfFile> f) : file(std::move(f)) {}
 
-  std::shared_ptr<const ElfFile> file;
+  std::unique_ptr<ElfFile> file;
   std::string path, name, build_id, root;
   bool program = false;
   std::shared_ptr<Debuginfod> servers;
@@ -83,20 +77,6 @@ struct ElfObject::Impl {
   std::unique_ptr<ElfFile> debug;
   bool no_dwarf = false;
   std::unique_ptr<DwarfLines> dwarf;
-  std::optional<SourceIndex> lines;  // all that `dwarf` tells
-
-  std::future<Prepared> ahead;
-  bool asked = false, asked_for_lines = false;
-
-  // What has been read ahead takes the place of what was not yet read here.
-  void take_prepared(std::chrono::milliseconds patience = {}) {
-    if (!ahead.valid() || ahead.wait_for(patience) != std::future_status::ready) return;
-    Prepared prepared = ahead.get();
-    if (prepared.functions && !symbols) symbols = std::move(prepared.functions);
-    if (!prepared.lines) return;
-    lines = std::move(prepared.lines);
-    dwarf.reset();
-  }
 
   ElfFile* separate_debug() {
     if (!debug_looked_for) {
@@ -138,7 +118,6 @@ std::vector<ElfObject::Position> ElfObject::Impl::go_position(uint64_t address) 
 }
 
 const SymbolTable& ElfObject::Impl::function_table() {
-  take_prepared();
   if (symbols) return *symbols;
   SymbolTable& table = symbols.emplace(*file);
   if (table.add(*file, SHT_SYMTAB) || (separate_debug() && table.add(*debug, SHT_SYMTAB))) return table;
@@ -228,22 +207,6 @@ void ElfObject::drop_tables() {
   impl_->drop_names();
   impl_->edges.reset();
   impl_->symbols.reset();
-  impl_->lines.reset();
-  impl_->ahead = {};
-  impl_->asked = impl_->asked_for_lines = false;
-}
-
-void ElfObject::prepare(Ahead& ahead, bool lines) {
-  Impl& impl = *impl_;
-  if (impl.asked && (impl.asked_for_lines || !lines)) return;
-  impl.ahead = ahead.prepare({impl.file, impl.build_id, impl.path, impl.root, lines});
-  impl.asked = true;
-  impl.asked_for_lines = lines;
-}
-
-bool ElfObject::is_prepared() {
-  impl_->take_prepared();
-  return impl_->asked && !impl_->ahead.valid();
 }
 
 std::optional<Symbol> ElfObject::find_symbol(uint64_t address) {
@@ -293,8 +256,6 @@ std::string_view ElfObject::section(std::string_view name) const {
 std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   Impl& impl = *impl_;
   impl.dwarf_used = true;
-  impl.take_prepared(impl.dwarf ? std::chrono::milliseconds(0) : kPatience);
-  if (impl.lines) return impl.lines->positions(address);
   if (impl.no_dwarf) return impl.go_position(address);
   if (!impl.dwarf) {
     const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
@@ -307,17 +268,10 @@ std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
 
 void ElfObject::drop_dwarf() { impl_->dwarf.reset(); }
 
-void ElfObject::drop_lines() {
-  impl_->take_prepared();
-  impl_->lines.reset();
-  drop_dwarf();
-}
-
 size_t ElfObject::dwarf_bytes() const { return impl_->dwarf ? impl_->dwarf->bytes() : 0; }
 
 size_t ElfObject::bytes() const {
-  Impl& impl = *impl_;
-  impl.take_prepared();
+  const Impl& impl = *impl_;
   size_t sum = sizeof *this + sizeof impl + impl.path.capacity() + impl.file->bytes() + dwarf_bytes();
   if (impl.debug) sum += impl.debug->bytes();
   if (impl.go) sum += impl.go->bytes();
@@ -325,7 +279,6 @@ size_t ElfObject::bytes() const {
   if (impl.edges) sum += impl.edges->capacity() * sizeof(uint32_t);
   sum += impl.plt.bytes();
   if (impl.symbols) sum += impl.symbols->bytes();
-  if (impl.lines) sum += impl.lines->bytes();
   if (impl.dynamic_names) sum += impl.dynamic_names->bytes();
   if (impl.static_names) sum += impl.static_names->bytes();
   for (const std::string& name : impl.found_names) sum += name.capacity() + 64;

@@ -16,7 +16,6 @@ struct lt_row;
 
 namespace looptrace {
 
-class Ahead;
 class Debuginfod;
 
 /// A function's place in a file. Addresses are the file's own.
@@ -84,19 +83,11 @@ class ElfObject {
   /// Innermost inlined function first, the function that really holds the address last.
   std::vector<Position> positions(uint64_t address);
 
-  /// Has `ahead` read what of the symbols, and of `lines` if they are wanted, takes long; used once it is
-  /// there. Asks once.
-  void prepare(Ahead& ahead, bool lines);
-  /// Whether that has come.
-  bool is_prepared();
-
   /// What can be built again when it is asked for: all that and symbols. What find_symbol() returned is gone.
   void drop_tables();
 
   /// Closes the DWARF that positions() opened; the next call opens it again.
   void drop_dwarf();
-  /// That, and what prepare() had read of it, for good.
-  void drop_lines();
   size_t dwarf_bytes() const;
 
   size_t bytes() const;  ///< memory held, for the cache's budget

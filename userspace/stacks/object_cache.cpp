@@ -108,9 +108,9 @@ struct ObjectCache::Impl {
       --left;
       erase(key);
     }
-    // Objects in use stay, but their lines can be read again.
+    // Objects in use stay, but their DWARF can be read again.
     if (held > budget)
-      for (auto& [key, entry] : entries) entry.object->drop_lines();
+      for (auto& [key, entry] : entries) entry.object->drop_dwarf();
   }
 
   // Adds `object`, or gives the one that is there with the same content.

@@ -9,7 +9,6 @@
 
 #include "base/files.h"
 #include "looptrace.h"
-#include "stacks/ahead.h"
 #include "stacks/elf_object.h"
 #include "stacks/frame_origin.h"
 #include "stacks/jit_dump.h"
@@ -126,7 +125,6 @@ struct Symbolizer::Impl {
   std::unordered_map<pid_t, ProcessMap> perf_maps;
   uint64_t tick = 0;
   std::optional<KernelSymbols> kernel;
-  std::optional<Ahead> ahead;
 
   explicit Impl(Options o) : options(o), cache(o.cache_bytes) {}
 
@@ -171,7 +169,6 @@ void Symbolizer::Impl::keep_dwarf_within_budget(const std::shared_ptr<ElfObject>
 const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& object, uint64_t address) {
   const Key key{serial_of(object), address};
   if (const Resolved* known = cache.find(key)) return *known;
-  if (ahead) object->prepare(*ahead, options.source_lines);  // one that was loaded later
   Resolved resolved;
   resolved.covered = object->covers(address);
   if (options.source_lines) {
@@ -279,12 +276,6 @@ void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address
     frame.guessed = !resolved.covered && position.function.empty();
     out.push_back(std::move(frame));
   }
-}
-
-void Symbolizer::prepare(const ProcessModules& modules) {
-  if (!impl_->ahead) impl_->ahead.emplace();
-  for (const Module& module : modules.all())
-    if (module.object) module.object->prepare(*impl_->ahead, impl_->options.source_lines);
 }
 
 void Symbolizer::kernel(uint64_t address, std::vector<Frame>& out) {

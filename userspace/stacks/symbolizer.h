@@ -35,10 +35,6 @@ class Symbolizer {
   void user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
             std::vector<Frame>& out);
 
-  /// Has what takes long to read of a process's files read by another thread: their frames have names without
-  /// that, too, but the first of a file then takes up to 100 ms where its lines are compressed (libc's are).
-  void prepare(const ProcessModules& modules);
-
   /// Appends the frame of one kernel address ([module] in Frame::module where it is in one).
   void kernel(uint64_t address, std::vector<Frame>& out);
 

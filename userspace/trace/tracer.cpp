@@ -277,7 +277,7 @@ void Tracer::work(std::stop_token stop) {
   if (config_.engine.stacks) (void)symbolizer_->kernel_symbols_hidden();
   while (true) {
     const bool last = stop.stop_requested();
-    auto messages = queue_.take(std::chrono::milliseconds(until_next_step()));
+    auto messages = queue_.take(std::chrono::milliseconds(cold_.empty() ? until_next_step() : 10));
     for (const Message& m : messages) {
       if (failure_) break;
       handle(m);
@@ -293,6 +293,7 @@ void Tracer::work(std::stop_token stop) {
     // Also of a time without hooks: who waits for a sign of life is not to wait for the next window.
     if (now - loop_records_->began_ns() >= config_.interval_ns && !last) end_interval(now);
     if (looking) look_for_targets(now);
+    if (messages.empty()) warm_up();
     if (failure_ || stalls_->has_enough() || targets_ended()) {
       end_wanted_.send();
       break;
@@ -395,9 +396,26 @@ void Tracer::loop_found(const lt_loop_event& event) {
   if (loop.ignored) return;
   const lt_slot& slot = engine_->slot(index);
   TracedProcess& process = processes_->get(loop.tgid, slot.start_boottime);
-  if (++process.loops == 1 && config_.engine.stacks && process.modules)
-    symbolizer_->prepare(*process.modules);
+  if (++process.loops == 1 && config_.engine.stacks) cold_.push_back(index);
   if (process.runtime) renew_states(*process.runtime, {}, engine_->slot(index));
+}
+
+// Opening the symbols and lines of a file (libc's compressed ones: 100 ms) takes longer than the first open
+// stall may wait for its record: done while there is nothing else to do.
+void Tracer::warm_up() {
+  if (cold_.empty()) return;
+  const LoopState& loop = loops_[cold_.back()];
+  cold_.pop_back();
+  const TracedProcess* process = loop.tid ? processes_->find(loop.tgid) : nullptr;
+  if (!process || !process->modules) return;
+  const auto pid = static_cast<pid_t>(loop.tgid);
+  std::vector<Frame> unused;
+  symbolizer_->user(pid, *process->modules, engine_->slot(loop.slot).loop.call.ip, true, unused);
+  for (const Module& module : process->modules->all()) {
+    if (!module.object || !module.object->is_main_program()) continue;
+    symbolizer_->user(pid, *process->modules, module.start, false, unused);
+    return;
+  }
 }
 
 void Tracer::loop_gone(const lt_loop_event& event) {

@@ -132,6 +132,7 @@ class Tracer {
   void process_changed(const lt_process_event& event);
   void look_for_targets(uint64_t now);
   void look_at_lone_polls();
+  void warm_up();
   void housekeeping(uint64_t now);
   void reconcile();
   void forget_gone();
@@ -161,6 +162,7 @@ class Tracer {
   MessageQueue queue_;
 
   std::vector<LoopState> loops_;  // by slot
+  std::vector<uint32_t> cold_;    // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
   uint64_t start_ns_ = 0;
   uint64_t last_housekeeping_ns_ = 0, idle_dropped_ns_ = 0;
