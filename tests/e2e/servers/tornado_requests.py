@@ -37,6 +37,19 @@ class FetchPriceForEver(FetchPrice):  # the method that it inherits is called af
     timeout = None
 
 
+class PriceOfNothing(FetchPrice):
+    def get(self):
+        raise tornado.web.HTTPError(404)
+
+    def write_error(self, status, **unused):
+        self.call_upstream("PriceOfNothing.write_error")
+        self.set_status(200)
+        self.finish("ok")
+
+    def log_exception(self, *unused):
+        pass
+
+
 class Quit(tornado.web.RequestHandler):
     def get(self):
         self.write("bye")
@@ -44,7 +57,8 @@ class Quit(tornado.web.RequestHandler):
 
 
 def serve(listener, upstream):
-    handlers = [("/healthy", Healthy), ("/price", FetchPrice), ("/price-for-ever", FetchPriceForEver), ("/quit", Quit)]
+    handlers = [("/healthy", Healthy), ("/price", FetchPrice), ("/price-for-ever", FetchPriceForEver),
+                ("/price-of-nothing", PriceOfNothing), ("/quit", Quit)]
     app = tornado.web.Application(handlers, upstream=upstream, log_function=lambda handler: None)
     listener.setblocking(False)
     tornado.httpserver.HTTPServer(app).add_socket(listener)
@@ -57,4 +71,4 @@ with fixture.started(sys.executable, slow_upstream, port) as upstream:
     fixture.wait_until(lambda: fixture.get(port, "/"), "the upstream does not answer")
     url = f"http://127.0.0.1:{port}/?ms={options.stall_ms}"
     fixture.run_python_server(options, "tornado-requests", lambda listener: serve(listener, url),
-                              ["/price", "/price-for-ever"], peer=f"127.0.0.1:{port}", upstream=upstream.pid)
+                              ["/price", "/price-for-ever", "/price-of-nothing"], peer=f"127.0.0.1:{port}", upstream=upstream.pid)

@@ -186,8 +186,8 @@ std::optional<size_t> Tasks::coroutine(std::span<const lt_py_frame> frames) cons
 }
 
 std::optional<size_t> Tasks::handler_method(std::span<const lt_py_frame> frames) const {
-  static constexpr std::array<std::string_view, 8> kMethods = {"get",   "post", "put",     "delete",
-                                                               "patch", "head", "options", "prepare"};
+  static constexpr std::array<std::string_view, 10> kMethods = {
+      "get", "post", "put", "delete", "patch", "head", "options", "prepare", "on_finish", "write_error"};
   for (size_t i = 0; i < frames.size(); ++i) {
     const Code* execute = code_of(frames[i]);
     if (!execute || !is_tornado_execute(*execute)) continue;
