@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 
 #include "stacks/user_unwinder.h"
 #include "trace/eval_frames.h"
@@ -20,9 +21,15 @@ void BlockedStack::move_into(RawCapture& capture) && {
   capture.head.py_status = python.status;
 }
 
+ThreadStates states_of(const lt_slot& slot) {
+  ThreadStates states;
+  std::copy(std::begin(slot.py_states), std::end(slot.py_states), states.begin());
+  return states;
+}
+
 std::optional<ThreadStates> renew_states(Runtime& runtime, const NativeStack& native, lt_slot& live) {
   const ThreadStates states = runtime.thread_states(static_cast<pid_t>(live.tid), native);
-  if (std::equal(states.begin(), states.end(), std::begin(live.py_states))) return std::nullopt;
+  if (states == states_of(live)) return std::nullopt;
   std::copy(states.begin(), states.end(), std::begin(live.py_states));
   return states;
 }
@@ -31,20 +38,16 @@ namespace {
 
 void walk_interpreter(const TracedProcess& process, const lt_slot& slot, lt_slot& live, BlockedStack& stack) {
   Runtime& runtime = *process.runtime;
-  ThreadStates states;
-  std::copy(std::begin(slot.py_states), std::end(slot.py_states), states.begin());
+  ThreadStates states = states_of(slot);
   if (!states[0]) states = renew_states(runtime, {}, live).value_or(states);
   stack.python = runtime.walk(states);
   if (stack.status == LT_UNWIND_END && stack.python.status != LT_PY_FULL) {
-    const auto suits = [&] {
-      const auto evals =
-          match_eval_frames(runtime, *process.modules, stack.user, slot.off_nr < 0, stack.python.frames);
-      return evals.agree() && stack.python.status == LT_PY_END;
+    const auto match = [&](std::span<const lt_py_frame> frames) {
+      return match_eval_frames(runtime, *process.modules, stack.user, slot.off_nr < 0, frames);
     };
-    const size_t native =
-        match_eval_frames(runtime, *process.modules, stack.user, slot.off_nr < 0, {}).native;
+    const auto suits = [&] { return match(stack.python.frames).agree() && stack.python.status == LT_PY_END; };
     if (!suits()) {
-      if (const auto renewed = renew_states(runtime, {slot.off_sp, native}, live)) {
+      if (const auto renewed = renew_states(runtime, {slot.off_sp, match({}).native}, live)) {
         states = *renewed;
         stack.python = runtime.walk(states);
       }

@@ -29,6 +29,9 @@ struct BlockedStack {
 /// In which interpreters the thread is is found out anew where what is known does not suit its stack.
 std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_slot& slot, lt_slot& live);
 
+/// The states of the thread that its slot knows.
+ThreadStates states_of(const lt_slot& slot);
+
 /// The thread's states, if they are others than those of its slot: they are stored there.
 std::optional<ThreadStates> renew_states(Runtime& runtime, const NativeStack& native, lt_slot& live);
 

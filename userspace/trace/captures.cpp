@@ -2,7 +2,6 @@
 #include "trace/captures.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "arch.h"
@@ -104,9 +103,7 @@ void Captures::see_task(RawCapture& c, LoopState& loop) {
     const lt_slot& slot = engine_.slot(loop.slot);
     const uint64_t switches = slot.switches;
     if (!c.task && !slot.running && slot.off_capture == c.head.id) {
-      ThreadStates states;
-      std::copy(std::begin(slot.py_states), std::end(slot.py_states), states.begin());
-      const auto late = runtime.see_task(states);
+      const auto late = runtime.see_task(states_of(slot));
       if (slot.switches == switches) c.task = late;
     }
   }

@@ -136,6 +136,8 @@ uint64_t Watcher::look(uint64_t now) {
   bool soon = false;
   const auto pulses = engine_.pulses();
   const uint64_t suspect_ns = threshold_ns_ / kSuspectFraction;
+  const uint64_t saturated_ns = threshold_ns_ * kSaturatedPercent / 100;
+  const uint64_t often = now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000);
   const uint64_t hook_since = engine_.hook_since();
   for (uint32_t i = 0; i < pulses.size(); ++i) {
     const uint64_t start = pulses[i];
@@ -151,8 +153,6 @@ uint64_t Watcher::look(uint64_t now) {
     const bool saturated = loop.saturation.is_saturated(now);
     if (slot.saturated != saturated) slot.saturated = saturated;
     const bool waits = waits_for_long(slot, now);
-    const uint64_t saturated_ns = threshold_ns_ * kSaturatedPercent / 100;
-    const uint64_t often = now + std::clamp<uint64_t>(threshold_ns_ * 2 / 5, 2'000'000, 20'000'000);
     if (!waits) next = std::min(next, saturated && age < saturated_ns ? start + saturated_ns : often);
     const bool rests =
         age > kOldNs && (engine_.probing() ? now - hook_since >= kProbeNs : now < rested_ns_ + kRestNs);

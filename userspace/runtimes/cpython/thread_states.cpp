@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/files.h"
+#include "stacks/proc_maps.h"
 
 namespace looptrace::cpython {
 namespace {
@@ -98,14 +99,12 @@ std::optional<Extent> extent_of(const RemoteMemory& memory, const Offsets& offse
 
 // The end of the mapping that holds `sp`; 0 if there is none.
 uint64_t stack_end(pid_t pid, uint64_t sp) {
+  if (!sp) return 0;
   const auto maps = read_file("/proc/" + std::to_string(pid) + "/maps");
-  if (!maps || !sp) return 0;
+  if (!maps) return 0;
   for (const std::string_view line : split(*maps, '\n')) {
-    uint64_t start = 0, end = 0;
-    const auto first = std::from_chars(line.data(), line.data() + line.size(), start, 16);
-    if (first.ec != std::errc{} || first.ptr == line.data() + line.size()) continue;
-    std::from_chars(first.ptr + 1, line.data() + line.size(), end, 16);
-    if (start <= sp && sp < end) return end;
+    const auto map = parse_maps_line(line);
+    if (map && map->start <= sp && sp < map->end) return map->end;
   }
   return 0;
 }
