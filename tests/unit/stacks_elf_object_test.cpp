@@ -20,7 +20,9 @@
 #include "base/files.h"
 #include "base/free_with.h"
 #include "looptrace.h"
+#include "stacks/elf_file.h"
 #include "stacks/elf_object.h"
+#include "stacks/symbol_table.h"
 #include "stacks/symbolizer.h"
 
 namespace looptrace {
@@ -465,6 +467,72 @@ TEST_F(Compiled, TruncationUnderOurHandsDoesNoHarm) {
   fs::resize_file(file("prog"), 100);
   use_everything(*object);
   EXPECT_TRUE(object->rows().empty());
+}
+
+// A file with nothing but function symbols at these addresses.
+std::shared_ptr<const ElfFile> with_symbols(const std::vector<uint64_t>& addresses, uint64_t size) {
+  const uint64_t entries = sizeof(Elf64_Ehdr) + 4 * sizeof(Elf64_Shdr);
+  std::vector<uint8_t> image(entries + addresses.size() * sizeof(Elf64_Sym) + 3);
+  Elf64_Ehdr header{};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_ident[EI_CLASS] = ELFCLASS64;
+  header.e_ident[EI_DATA] = ELFDATA2LSB;
+  header.e_shoff = sizeof header;
+  header.e_shentsize = sizeof(Elf64_Shdr);
+  header.e_shnum = 4;
+  Elf64_Shdr sections[4]{};
+  sections[1].sh_type = SHT_NOBITS;
+  sections[1].sh_flags = SHF_EXECINSTR;
+  sections[1].sh_addr = 0x1000;
+  sections[1].sh_size = 1u << 31;
+  sections[2].sh_type = SHT_SYMTAB;
+  sections[2].sh_offset = entries;
+  sections[2].sh_size = addresses.size() * sizeof(Elf64_Sym);
+  sections[2].sh_link = 3;
+  sections[3].sh_type = SHT_STRTAB;
+  sections[3].sh_offset = image.size() - 3;
+  sections[3].sh_size = 3;
+  std::memcpy(image.data(), &header, sizeof header);
+  std::memcpy(image.data() + sizeof header, sections, sizeof sections);
+  std::memcpy(image.data() + image.size() - 3, "\0f", 3);
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const Elf64_Sym symbol{1, ELF64_ST_INFO(STB_GLOBAL, STT_FUNC), 0, 1, addresses[i], size};
+    std::memcpy(image.data() + entries + i * sizeof symbol, &symbol, sizeof symbol);
+  }
+  auto file = ElfFile::from_memory(std::move(image), "symbols");
+  EXPECT_TRUE(file);
+  return std::move(*file);
+}
+
+// All symbols in one bucket: above the address, at one that has no size, and few far below it.
+TEST(SymbolTable, AHostileOneIsNotSlow) {
+  constexpr uint64_t kFar = 0x70000000, kMany = 3u << 20;
+  const auto elapsed = [](const auto& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::steady_clock::now() - start;
+  };
+  const auto look = [&](std::vector<uint64_t> addresses, uint64_t size, uint64_t at) {
+    const auto file = with_symbols(addresses, size);
+    SymbolTable table(*file);
+    const auto building = elapsed([&] { ASSERT_TRUE(table.add(*file, SHT_SYMTAB)); });
+    EXPECT_EQ(table.size(), addresses.size());
+    const auto looking = elapsed([&] {
+      for (int i = 0; i < 40; ++i) (void)table.find(at);
+    });
+    EXPECT_TRUE(looking < building || addresses.size() < kMany) << "of " << size << " bytes each";
+    return table.find(at);
+  };
+  std::vector<uint64_t> addresses(kMany, 0x1800);
+  addresses.push_back(kFar);
+  look(addresses, 16, 0x1700);
+  look(addresses, 0, 0x1800);
+  for (size_t i = 0; i < kMany; ++i) addresses[i] = 0x1001 + i % 1024;
+  look(addresses, 1, kFar - 1);
+  const auto found = look({0x1000, 0x1800, kFar}, 0x40, 0x1810);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->start, 0x1800u);
+  EXPECT_EQ(found->name, "f");
 }
 
 TEST(ElfObject, CostOfPositions) {

@@ -4,13 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "base/buckets.h"
+
 namespace looptrace {
-namespace {
-
-// An entry of the index for so many rows, on average: 6 % more memory.
-constexpr uint64_t kRowsPerEntry = 8;
-
-}  // namespace
 
 RowChunks make_row_chunks(const std::vector<lt_row>& rows) {
   RowChunks made;
@@ -18,7 +14,7 @@ RowChunks make_row_chunks(const std::vector<lt_row>& rows) {
   table.rows = static_cast<uint32_t>(rows.size());
   table.first = rows.front().pc;
   const uint64_t span = rows.back().pc - table.first;
-  while ((span >> table.shift) > rows.size() / kRowsPerEntry) ++table.shift;
+  table.shift = bucket_shift(span, rows.size());  // 6 % more memory
   const size_t entries = (span >> table.shift) + 1;
   const size_t row_chunks = (rows.size() + LT_ROWS_PER_CHUNK - 1) / LT_ROWS_PER_CHUNK;
   made.chunks.resize(row_chunks + (entries + LT_INDEX_PER_CHUNK - 1) / LT_INDEX_PER_CHUNK);

@@ -6,6 +6,7 @@
 #include <limits>
 #include <tuple>
 
+#include "base/buckets.h"
 #include "stacks/elf_file.h"
 #include "stacks/internal_name.h"
 
@@ -15,12 +16,11 @@ namespace {
 // Symbols may lie inside one another; an enclosing one is looked for this far back.
 constexpr int kMaxEnclosing = 16;
 
-// A file may be made to be slow: what is compared of one address (libraries have a dozen), and looked through
-// of one bucket.
+// A file may be made to be slow: what is compared of one address (libraries have a dozen), and how many
+// symbols and buckets are stepped over for one look.
 constexpr std::ptrdiff_t kMaxAliases = 64;
-constexpr size_t kMaxNear = 1 << 16;
+constexpr size_t kMaxSteps = 1 << 14;
 
-constexpr size_t kSymbolsPerBucket = 8;
 constexpr uint32_t kNone = 0xffffffff;
 
 // Entry::symbol: a number below the 4 million that are read, the source, the rank.
@@ -110,8 +110,7 @@ bool SymbolTable::add(std::unique_ptr<ElfFile> from, uint32_t type) {
 void SymbolTable::deal_out() {
   uint32_t highest = 0;
   for (const Entry& entry : entries_) highest = std::max(highest, entry.start);
-  shift_ = 0;
-  while ((highest >> shift_) > entries_.size() / kSymbolsPerBucket) ++shift_;
+  shift_ = bucket_shift(highest, entries_.size());
   buckets_.assign((highest >> shift_) + 1, kNone);
   for (uint32_t i = 0; i < entries_.size(); ++i) {
     uint32_t& first = buckets_[entries_[i].start >> shift_];
@@ -120,17 +119,18 @@ void SymbolTable::deal_out() {
   }
 }
 
-// Those of a bucket that do not begin above `up_to`. False if they are more than any real file's.
-bool SymbolTable::collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into) const {
+// Those of a bucket that do not begin above `up_to`. False if the steps are used up.
+bool SymbolTable::collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into, size_t& steps) const {
+  if (steps-- <= 1) return false;
   for (uint32_t i = buckets_[bucket]; i != kNone; i = entries_[i].next) {
-    if (into.size() == kMaxNear) return false;
+    if (steps-- <= 1) return false;
     if (entries_[i].start <= up_to) into.push_back(entries_[i]);
   }
   return true;
 }
 
-// Up to the next symbol, but not past its section.
-uint32_t SymbolTable::end_without_size(const Entry& entry) const {
+// Up to the next symbol, but not past its section. Nothing if the steps are used up.
+std::optional<uint32_t> SymbolTable::end_without_size(const Entry& entry, size_t& steps) const {
   const Source& source = sources_[entry.symbol >> kSourceShift & (kMaxSources - 1)];
   uint64_t end = base_ + entry.start + 4096;
   Elf64_Sym symbol;
@@ -144,9 +144,13 @@ uint32_t SymbolTable::end_without_size(const Entry& entry) const {
   end = end > base_ + entry.start ? std::min<uint64_t>(end - base_, kNone) : uint64_t{entry.start} + 1;
   auto nearest = static_cast<uint32_t>(end);
   for (uint32_t bucket = entry.start >> shift_; bucket <= (nearest >> shift_) && bucket < buckets_.size();
-       ++bucket)
-    for (uint32_t i = buckets_[bucket]; i != kNone; i = entries_[i].next)
+       ++bucket) {
+    if (steps-- <= 1) return std::nullopt;
+    for (uint32_t i = buckets_[bucket]; i != kNone; i = entries_[i].next) {
+      if (steps-- <= 1) return std::nullopt;
       if (entries_[i].start > entry.start) nearest = std::min(nearest, entries_[i].start);
+    }
+  }
   return nearest;
 }
 
@@ -180,9 +184,10 @@ std::optional<Symbol> SymbolTable::find(uint64_t address) const {
   std::vector<Entry> near;
   uint32_t bucket = std::min<uint32_t>(at >> shift_, static_cast<uint32_t>(buckets_.size() - 1));
   int starts = 0;
+  size_t steps = kMaxSteps;
   for (bool more = true; more && starts<kMaxEnclosing; more = bucket--> 0) {
     const auto from = static_cast<std::ptrdiff_t>(near.size());
-    if (!collect(bucket, at, near)) return std::nullopt;
+    if (!collect(bucket, at, near, steps)) return std::nullopt;
     std::sort(near.begin() + from, near.end(),
               [](const Entry& a, const Entry& b) { return a.start > b.start; });
     for (auto first = near.begin() + from; first != near.end() && starts < kMaxEnclosing; ++starts) {
@@ -191,7 +196,9 @@ std::optional<Symbol> SymbolTable::find(uint64_t address) const {
       const Entry best =
           *std::min_element(first, first + std::min<std::ptrdiff_t>(next - first, kMaxAliases),
                             [&](const Entry& a, const Entry& b) { return reads_better(a, b); });
-      const uint32_t size = best.size ? best.size : end_without_size(best) - best.start;
+      const auto end = best.size ? std::nullopt : end_without_size(best, steps);
+      if (!best.size && !end) return std::nullopt;
+      const uint32_t size = best.size ? best.size : *end - best.start;
       if (at - best.start < size) return Symbol{name(best), base_ + best.start, size};
       first = next;
     }

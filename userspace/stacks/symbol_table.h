@@ -49,8 +49,8 @@ class SymbolTable {
     SymbolSection section;
   };
   void deal_out();
-  bool collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into) const;
-  uint32_t end_without_size(const Entry& entry) const;
+  bool collect(uint32_t bucket, uint32_t up_to, std::vector<Entry>& into, size_t& steps) const;
+  std::optional<uint32_t> end_without_size(const Entry& entry, size_t& steps) const;
   const std::string& name(const Entry& entry) const;
   bool reads_better(const Entry& a, const Entry& b) const;
 
