@@ -99,6 +99,10 @@ TEST_P(Node, LinesAreThoseThatRan) {
     // That the machine was busy with other things is true, too.
     const bool preempted = (*s)["cause"]["kind"] == "runqueue";
     EXPECT_TRUE(preempted || (t["kind"] == "gc") == ((*s)["cause"]["kind"] == "gc")) << s->dump();
+    // What the collector waits for is its helpers, each time on another futex and with a stack of its own.
+    for (const json& w : s->value("waits", json::array())) {
+      EXPECT_FALSE(t["kind"] == "gc" && w["cause"] == "lock") << s->dump();
+    }
     Score& score = t["kind"] == "blocked" ? blocked : on_cpu;
     const uint64_t before = score.samples;
     for (const json& stack : (*s)["stacks"]) {

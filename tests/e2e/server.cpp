@@ -76,11 +76,9 @@ bool right_cause(const Server& server, const json& truth, const json& stall) {
   if (truth.contains("line") || kind == "runqueue" || kind == "cpu") {
     if (kind == "cpu" || kind == "runqueue") return true;
   }
-  if (kind ==
-      "gc") {  // V8's collector waits for its helpers, too: where its stack was taken, that is no lock
+  if (kind == "gc") {  // V8's collector waits for its helpers, too
     const json waits = stall.value("waits", json::array());
-    return std::none_of(waits.begin(), waits.end(),
-                        [](const json& w) { return w["cause"] == "lock" && w.contains("stack"); });
+    return std::none_of(waits.begin(), waits.end(), [](const json& w) { return w["cause"] == "lock"; });
   }
   const json* wait = wait_of_cause(stall);
   if (!wait) return false;

@@ -420,6 +420,36 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     stall.stacks.push_back(std::move(b.stack));
   }
 
+  // What the runtime was at in each wait: told by its stack, also where the record has no room for that.
+  struct Seen {
+    bool stack = false, sleep = false, child_wait = false, collector = false;
+  };
+  const auto look_at = [&](const lt_wait& w) {
+    const Source source = source_of(w);
+    if (!process.runtime || (!source.pending && !source.live)) return Seen{};
+    const auto listed =
+        std::find_if(built.begin(), built.end(), [&](const Built& b) { return b.source == source; });
+    Stack unlisted;
+    if (listed == built.end()) stacks_.build(capture_of(source), process, unlisted, modules_stale);
+    const auto& frames =
+        listed == built.end() ? unlisted.frames : stall.stacks[size_t(listed - built.begin())].frames;
+    const Runtime& runtime = *process.runtime;
+    return Seen{.stack = true,
+                .sleep = std::any_of(frames.begin(), frames.end(),
+                                     [&](const Frame& f) { return runtime.is_sleep(f); }),
+                .child_wait = std::any_of(frames.begin(), frames.end(),
+                                          [&](const Frame& f) { return runtime.is_child_wait(f); }),
+                .collector = collects(frames, [&](const Frame& f) { return runtime.is_gc(f); })};
+  };
+  std::vector<Seen> seen;
+  bool collector = false, others = false;
+  for (const lt_wait* w : waits) {
+    const Seen& at = seen.emplace_back(look_at(*w));
+    if (w->nr == LT_NR_futex && at.stack) (at.collector ? collector : others) = true;
+  }
+  // Its waits for its helpers are hundreds, each on a futex of its own: some stand for those without a stack.
+  const bool only_collector = collector && !others;
+
   // Waits with their causes.
   struct Judged {
     Wait wait;
@@ -456,15 +486,11 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     facts.page_fault = w->flags & LT_WAIT_FAULT;
     facts.uninterruptible = w->flags & LT_WAIT_UNINTERRUPTIBLE;
     facts.global_lock = w->nr == LT_NR_futex && process.runtime && process.runtime->is_global_lock(w->arg0);
-    if (process.runtime && wait.stack) {
-      const auto& frames = stall.stacks[*wait.stack].frames;
-      facts.runtime_sleep = std::any_of(frames.begin(), frames.end(),
-                                        [&](const Frame& f) { return process.runtime->is_sleep(f); });
-      facts.child_wait = std::any_of(frames.begin(), frames.end(),
-                                     [&](const Frame& f) { return process.runtime->is_child_wait(f); });
-      if (facts.runtime_sleep) wait.target.reset();  // nobody's lock
-      facts.collector = collects(frames, [&](const Frame& f) { return process.runtime->is_gc(f); });
-    }
+    const Seen& at = seen[judged.size()];
+    facts.runtime_sleep = at.sleep;
+    if (at.sleep) wait.target.reset();  // nobody's lock
+    facts.child_wait = at.child_wait;
+    facts.collector = at.stack ? at.collector : only_collector && !stranger;
     facts.target = wait.target;
     facts.woken_by = wait.woken_by;
     const std::vector<std::string> kernel =
