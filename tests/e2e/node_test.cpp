@@ -195,7 +195,7 @@ TEST_P(NodeCode, IsNamedWhereItWasWritten) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(NodeJs, Node, testing::Values("18", "20", "22", "24"),
+INSTANTIATE_TEST_SUITE_P(NodeJs, Node, testing::Values("18", "20", "22", "24", "26"),
                          [](const auto& info) { return std::string(info.param); });
 INSTANTIATE_TEST_SUITE_P(NodeJs, NodeCode, testing::Values("18", "20", "22", "24", "26"),
                          [](const auto& info) { return std::string(info.param); });

@@ -8,6 +8,7 @@
 
 #include "runtimes/v8/bytecodes.h"
 #include "runtimes/v8/line_ends.h"
+#include "runtimes/v8/recent_names.h"
 #include "runtimes/v8/script_name.h"
 #include "runtimes/v8/source_map.h"
 #include "runtimes/v8/source_map_file.h"
@@ -304,6 +305,40 @@ TEST(V8SourceMap, WhereTheMapIs) {
   EXPECT_EQ(source_path("/srv/dist/", "file:///abs/a%20b.ts"), "/abs/a b.ts");
   EXPECT_EQ(decode_base64("aGVsbG8="), "hello");
   EXPECT_EQ(decode_base64("aGVs\nbG8="), "hel");
+}
+
+TEST(V8RecentNames, AreThoseOfTheVerySameCallAMomentAgo) {
+  using std::chrono::milliseconds;
+  RecentNames recent;
+  const RecentNames::Clock::time_point t0{};
+  const auto named = [](const char* function) {
+    auto frame = std::make_shared<Frame>();
+    frame->function = function;
+    return frame;
+  };
+  const lt_v8_frame call = {
+      .user = 7, .pad = 0, .shared = 0x11, .scope = 0x21, .bytecodes = 0x31, .offset = 5ull << 32};
+  const std::vector<NamedFrame> names = {{7, named("inner")}, {7, named("outer")}};
+  recent.keep(call, 0x4000, names, t0);
+  const auto found = recent.find(call, 0x4000, t0 + milliseconds(900));
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0]->function, "inner");
+  EXPECT_EQ(found[1]->function, "outer");
+  EXPECT_TRUE(recent.find(call, 0x4000, t0 + milliseconds(1100)).empty()) << "others may be there by now";
+  EXPECT_TRUE(recent.find(call, 0x4008, t0).empty());
+  for (const auto member :
+       {&lt_v8_frame::shared, &lt_v8_frame::scope, &lt_v8_frame::bytecodes, &lt_v8_frame::offset}) {
+    lt_v8_frame other = call;
+    other.*member += 8;
+    EXPECT_TRUE(recent.find(other, 0x4000, t0).empty());
+  }
+  lt_v8_frame deeper = call;
+  deeper.user = 9;
+  EXPECT_EQ(recent.find(deeper, 0x4000, t0).size(), 2u)
+
+      << "frames of the collector before it come and go";
+  recent.keep(call, 0x4000, std::span(names).first(1), t0 + milliseconds(900));
+  EXPECT_EQ(recent.find(call, 0x4000, t0 + milliseconds(1800)).size(), 1u);
 }
 
 }  // namespace

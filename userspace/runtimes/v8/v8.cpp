@@ -12,6 +12,7 @@
 #include "runtimes/v8/handlers.h"
 #include "runtimes/v8/heap.h"
 #include "runtimes/v8/installation.h"
+#include "runtimes/v8/recent_names.h"
 
 namespace looptrace {
 namespace v8 {
@@ -60,6 +61,7 @@ class NodeJs final : public Runtime {
   Handlers handlers_;
   const BytecodeSizes sizes_;
   CompiledFrames compiled_;
+  RecentNames recent_;
 };
 
 void NodeJs::configure(lt_process& process) const {
@@ -128,8 +130,21 @@ void NodeJs::name_frame(const StackSlots& slots, const lt_v8_frame& frame, std::
 }
 
 std::vector<NamedFrame> NodeJs::name_frames(const StackSlots& slots) {
+  const auto now = RecentNames::Clock::now();
   std::vector<NamedFrame> names;
-  for (const lt_v8_frame& frame : slots.frames) name_frame(slots, frame, names);
+  for (const lt_v8_frame& frame : slots.frames) {
+    const size_t before = names.size();
+    name_frame(slots, frame, names);
+    const bool calls = frame.user < slots.addresses.size() && (frame.user > 0 || !slots.interrupted);
+    if (!calls) continue;
+    const uint64_t address = slots.addresses[frame.user];
+    if (names.size() > before) {
+      recent_.keep(frame, address, std::span(names).subspan(before), now);
+    } else {
+      for (SharedFrame& name : recent_.find(frame, address, now))
+        names.push_back({frame.user, std::move(name)});
+    }
+  }
   return names;
 }
 
