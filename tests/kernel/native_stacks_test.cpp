@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Native stacks that need more than rsp and rbp: each must reach the thread's start.
+// Native stacks that need more than rsp and rbp: each must reach the thread's start, or say that it does not.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
@@ -111,6 +114,86 @@ TEST(CheckTarget, NoSuchProcess) {
   const Outcome o = run_looptrace({"check", "-p", "4194304"});  // above the largest pid_max
   EXPECT_EQ(o.code, 3) << o.out;
   EXPECT_NE(o.errors.find("4194304"), std::string::npos) << o.errors;
+}
+
+// A stripped program without tables: from outside nobody knows the frame pointer that is left to go by.
+TEST(CheckTarget, TellsOfStacksThatBreakOff) {
+  LOOPTRACE_NEEDS_ROOT();
+  const Directory directory;
+  const std::string program = directory.path() + "/victim";
+  const Outcome compiled = run({"/usr/bin/env", "cc", "-O2", "-fomit-frame-pointer",
+                                "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-s",
+                                std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
+  ASSERT_EQ(compiled.code, 0) << compiled.errors;
+  Victim victim({program, "--count", "1", "--delay-ms", "20000"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  usleep(200000);
+  const Outcome o = run_looptrace({"check", "--json", "-p", std::to_string(victim.pid())});
+  const json features = json::parse(o.out, nullptr, false)["features"];
+  const json stacks = features["pid " + std::to_string(victim.pid()) + " stacks"];
+  EXPECT_EQ(stacks["detail"],
+            "0 of 1 blocked thread walked to the thread's start; 1 rbp_not_known_from_outside");
+}
+
+// Listens, as a debuginfod would.
+class Listener {
+ public:
+  Listener() : fd_(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    if (bind(fd_, reinterpret_cast<sockaddr*>(&address), size) || listen(fd_, 8) ||
+        getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size))
+      return;
+    url_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  }
+  ~Listener() { close(fd_); }
+  const std::string& url() const { return url_; }
+  bool was_asked() const {
+    const int peer = accept(fd_, nullptr, nullptr);
+    if (peer >= 0) close(peer);
+    return peer >= 0;
+  }
+
+ private:
+  int fd_;
+  std::string url_;
+};
+
+// Deeper than a walk goes: cut, said to be and counted. And nobody asks a server for debuginfo unless told
+// to.
+TEST(DeepStacks, SayThatTheyAreCut) {
+  LOOPTRACE_NEEDS_ROOT();
+  constexpr size_t kMostFrames = 384;  // LT_MAX_USER
+  const Listener listener;
+  ASSERT_FALSE(listener.url().empty());
+  setenv("DEBUGINFOD_URLS", listener.url().c_str(), 1);
+  Victim victim("deep_stack", {"--depth", "1000", "--count", "2", "--stall-ms", "100", "--delay-ms", "1000"});
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms", "--max-line", "400000"});
+  unsetenv("DEBUGINFOD_URLS");
+  ASSERT_TRUE(trace.started());
+  EXPECT_EQ(victim.truth().size(), 2u);
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  const auto stalls = trace.stalls();
+  ASSERT_EQ(stalls.size(), 2u);
+  for (const json& stall : stalls) {
+    for (const json& stack : stall["stacks"]) {
+      EXPECT_TRUE(stack.value("incomplete", false)) << stack.dump().substr(0, 1000);
+      EXPECT_TRUE(has_frame(stack, "descend"));
+      EXPECT_FALSE(has_frame(stack, "main"));
+      const auto native = std::count_if(stack["frames"].begin(), stack["frames"].end(),
+                                        [](const json& f) { return f["kind"] == "native"; });
+      EXPECT_EQ(static_cast<size_t>(native), kMostFrames);
+    }
+  }
+  size_t counted = 0;
+  for (const json& loop : trace.records("looptrace.loop/1")) {
+    if (loop["process"]["pid"] == victim.pid())
+      counted += loop["stacks"]["incomplete"].value("too_deep", size_t{0});
+  }
+  EXPECT_GE(counted, 2u);
+  EXPECT_FALSE(listener.was_asked());
 }
 
 // A swap file while it lives, where this machine allows one.

@@ -51,6 +51,18 @@ TEST_F(PerfMapTest, GrowsAndKeepsThePartialLine) {
   EXPECT_EQ(name_at(map, 0x201f), "second with blanks");
 }
 
+// What was read is not read again: a map is megabytes long and grows all the time.
+TEST_F(PerfMapTest, ReadsOnlyWhatWasAppended) {
+  append("1000 10 first\n" + std::string(4096, '#') + "\n");
+  PerfMap map(source());
+  map.refresh();
+  std::fstream(path_, std::ios::in | std::ios::out) << "1000 10 other";
+  append("2000 10 second\n");
+  map.refresh();
+  EXPECT_EQ(name_at(map, 0x1000), "first");
+  EXPECT_EQ(name_at(map, 0x2000), "second");
+}
+
 TEST_F(PerfMapTest, TheLatestWins) {
   append("1000 100 old\n1040 10 middle\n10f0 20 tail\n0xff0 0x20 head\n");
   PerfMap map(source());

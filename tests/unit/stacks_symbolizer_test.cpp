@@ -116,6 +116,20 @@ TEST_F(SymbolizerTest, NamesOurOwnFunction) {
   EXPECT_NE(as_return.back().function, f.back().function);
 }
 
+TEST_F(SymbolizerTest, LinesAreLookedUpOnlyWhereTheyAreAskedFor) {
+  const auto address = reinterpret_cast<uint64_t>(&symbolizer_test::known_function);
+  const auto object = modules_.find(address)->object;
+  std::vector<Frame> name;
+  symbolizer_.user(getpid(), modules_, address, false, name, Symbolizer::Detail::name);
+  ASSERT_EQ(name.size(), 1u);
+  EXPECT_EQ(name[0].function, "looptrace::symbolizer_test::known_function(int)");
+  EXPECT_EQ(name[0].module, fs::read_symlink("/proc/self/exe").filename());
+  EXPECT_EQ(name[0].line, 0);
+  EXPECT_EQ(object->dwarf_bytes(), 0u);
+  EXPECT_GT(frames(address).back().line, 0) << "the name alone is not kept";
+  EXPECT_GT(object->dwarf_bytes(), 0u);
+}
+
 TEST_F(SymbolizerTest, NamesLibc) {
   const auto libc = std::find_if(modules_.all().begin(), modules_.all().end(), [](const Module& m) {
     return m.path.find("libc.so.6") != std::string::npos;

@@ -119,6 +119,7 @@ struct Symbolizer::Impl {
 
   Options options;
   ResolvedCache cache;
+  Resolved last_name;  // without its line: not for the cache
   std::unordered_map<const ElfObject*, KnownObject> objects;
   uint64_t serials = 0;
   std::vector<std::weak_ptr<ElfObject>> with_dwarf;  // least recently used first
@@ -129,7 +130,7 @@ struct Symbolizer::Impl {
   explicit Impl(Options o) : options(o), cache(o.cache_bytes) {}
 
   uint64_t serial_of(const std::shared_ptr<ElfObject>& object);
-  const Resolved& resolve(const std::shared_ptr<ElfObject>& object, uint64_t address);
+  const Resolved& resolve(const std::shared_ptr<ElfObject>& object, uint64_t address, Detail detail);
   void keep_dwarf_within_budget(const std::shared_ptr<ElfObject>& used);
   ProcessMap& perf_map(pid_t pid, const ProcessModules& modules);
   bool jit(pid_t pid, const ProcessModules& modules, uint64_t address, Frame& frame);
@@ -166,12 +167,13 @@ void Symbolizer::Impl::keep_dwarf_within_budget(const std::shared_ptr<ElfObject>
   }
 }
 
-const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& object, uint64_t address) {
+const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& object, uint64_t address,
+                                          Detail detail) {
   const Key key{serial_of(object), address};
   if (const Resolved* known = cache.find(key)) return *known;
   Resolved resolved;
   resolved.covered = object->covers(address);
-  if (options.source_lines) {
+  if (options.source_lines && detail == Detail::line) {
     resolved.positions = object->positions(address);
     keep_dwarf_within_budget(object);
   }
@@ -183,6 +185,7 @@ const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& obje
     position.function = to_utf8(position.function);
     position.file = to_utf8(position.file);
   }
+  if (options.source_lines && detail == Detail::name) return last_name = std::move(resolved);
   return cache.insert(key, std::move(resolved));
 }
 
@@ -240,7 +243,7 @@ Symbolizer::Symbolizer(Options options) : impl_(std::make_unique<Impl>(options))
 Symbolizer::~Symbolizer() = default;
 
 void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
-                      std::vector<Frame>& out) {
+                      std::vector<Frame>& out, Detail detail) {
   const uint64_t at = address - (is_return_address ? 1 : 0);
   const Module* module = modules.find(at);
   if (!module || !module->object) {
@@ -260,7 +263,7 @@ void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address
 
   const ElfObject& object = *module->object;
   const uint64_t file_address = at - module->bias;
-  const Resolved& resolved = impl_->resolve(module->object, file_address);
+  const Resolved& resolved = impl_->resolve(module->object, file_address, detail);
   const FrameOrigin origin = module_origin(module->path, object.is_main_program());
   for (size_t i = 0; i < resolved.positions.size(); ++i) {
     const ElfObject::Position& position = resolved.positions[i];

@@ -23,6 +23,9 @@ class Symbolizer {
     size_t dwarf_bytes = 32u << 20;     ///< DWARF kept open between calls
     size_t perf_map_bytes = 64u << 20;  ///< perf maps and jitdumps of all processes
   };
+  /// What is asked of a user address. Lines and inlined frames cost most: for what is printed only.
+  enum class Detail { name, line };
+
   explicit Symbolizer(Options options);
   ~Symbolizer();
 
@@ -33,7 +36,7 @@ class Symbolizer {
   /// Frame::offset is the address that was looked up: inside the call for a return address. Frame::guessed
   /// is set where neither a file's unwind table nor a name vouches for there being code at all.
   void user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
-            std::vector<Frame>& out);
+            std::vector<Frame>& out, Detail detail = Detail::line);
 
   /// Appends the frame of one kernel address ([module] in Frame::module where it is in one).
   void kernel(uint64_t address, std::vector<Frame>& out);

@@ -430,7 +430,8 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
     const auto listed =
         std::find_if(built.begin(), built.end(), [&](const Built& b) { return b.source == source; });
     Stack unlisted;
-    if (listed == built.end()) stacks_.build(capture_of(source), process, unlisted, modules_stale);
+    if (listed == built.end())
+      stacks_.build(capture_of(source), process, unlisted, modules_stale, Symbolizer::Detail::name);
     const auto& frames =
         listed == built.end() ? unlisted.frames : stall.stacks[size_t(listed - built.begin())].frames;
     const Runtime& runtime = *process.runtime;

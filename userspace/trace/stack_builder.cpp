@@ -71,8 +71,8 @@ std::vector<std::string> StackBuilder::kernel_functions(const RawCapture& captur
   return names;
 }
 
-void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stack& stack,
-                         bool& modules_stale) {
+void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stack& stack, bool& modules_stale,
+                         Symbolizer::Detail detail) {
   for (const std::string& name : kernel_functions(capture)) {
     Frame frame;
     frame.kind = FrameKind::kernel;
@@ -136,7 +136,8 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
     const Module* module = process.modules->find(returns ? address - 1 : address);
     if (!module || process.in_made_code(returns ? address - 1 : address)) modules_stale = true;
     const size_t before = stack.frames.size();
-    symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames);
+    symbolizer_.user(static_cast<pid_t>(process.tgid), *process.modules, address, returns, stack.frames,
+                     detail);
     for (size_t f = before; runtime && f < stack.frames.size(); ++f) {
       if (runtime->is_runtime_code(stack.frames[f])) stack.frames[f].origin = FrameOrigin::runtime;
     }

@@ -22,7 +22,8 @@ class StackBuilder {
 
   /// Sets frames and truncated of `stack`. `modules_stale` is set if an address lies in no known mapping, or
   /// in code that the runtime has made since.
-  void build(const RawCapture& capture, TracedProcess& process, Stack& stack, bool& modules_stale);
+  void build(const RawCapture& capture, TracedProcess& process, Stack& stack, bool& modules_stale,
+             Symbolizer::Detail detail = Symbolizer::Detail::line);
 
   /// Names of the kernel functions of a capture, leaf first.
   std::vector<std::string> kernel_functions(const RawCapture& capture);
