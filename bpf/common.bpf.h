@@ -81,6 +81,12 @@ struct targets_map {
 	__type(key, u32);
 	__type(value, u32);
 };
+struct parked_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LT_MAX_PARKED);
+	__type(key, u32);
+	__type(value, struct lt_parked);
+};
 struct processes_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -118,6 +124,7 @@ extern struct pulses_map pulses SEC(".maps");	    /* by slot index: start of the
 extern struct slot_refs_map slot_refs SEC(".maps"); /* a thread's slot */
 extern struct free_slots_map free_slots SEC(".maps"); /* indices, filled by user space */
 extern struct targets_map targets SEC(".maps");	      /* by tgid: traced processes */
+extern struct parked_map parked SEC(".maps");	      /* by tid: what find_sleepers takes for loops, too */
 extern struct processes_map processes SEC(".maps");   /* by tgid: what captures need */
 extern struct modules_map modules SEC(".maps");	      /* ranges of it belong to processes */
 extern struct row_tables_map row_tables SEC(".maps"); /* by lt_row_table.file */

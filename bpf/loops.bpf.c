@@ -178,15 +178,9 @@ int BPF_PROG(on_rename, struct task_struct *t, const char *comm)
 
 #define PF_EXITING 0x4
 
-/* The thread sleeps in a poll now: what a hook would have noted when it went to sleep. */
-static __always_inline void found_asleep(struct task_struct *t, struct lt_slot *s, u32 kind)
+/* Off CPU, with nothing to do. */
+static __always_inline void asleep(struct task_struct *t, struct lt_slot *s, u64 now)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct lt_poll_call call = {};
-
-	poll_call_of(user_regs(t), kind, &call);
-	if (lt_identify(s, &call, now) == LT_POLL_NESTED)
-		return;
 	s->poll_ns = now;
 	s->off_ns = now;
 	s->off_run_delay = t->sched_info.run_delay;
@@ -196,11 +190,54 @@ static __always_inline void found_asleep(struct task_struct *t, struct lt_slot *
 		s->phase = LT_PHASE_LEARNING;
 }
 
+/* The thread sleeps in a poll now: what a hook would have noted when it went to sleep. */
+static __always_inline void found_asleep(struct task_struct *t, struct lt_slot *s, u32 kind)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct lt_poll_call call = {};
+
+	poll_call_of(user_regs(t), kind, &call);
+	if (lt_identify(s, &call, now) != LT_POLL_NESTED)
+		asleep(t, s, now);
+}
+
+static __always_inline void found_again(struct task_struct *t, struct lt_slot *s, u32 kind)
+{
+	if (kind)
+		found_asleep(t, s, kind);
+	else if (t->__state && lt_parked(s, (s32)user_regs(t)->orig_ax, user_regs(t)->sp))
+		asleep(t, s, bpf_ktime_get_ns());
+}
+
+/* The thread waits in a futex. User space knows it for a worker that polls when it gets the turn. */
+static __always_inline void found_parked(struct task_struct *t)
+{
+	u32 tid = t->pid, index;
+	u64 now = bpf_ktime_get_ns();
+	struct lt_poll_call call = {};
+	struct lt_parked *known;
+	struct lt_slot *s;
+
+	known = bpf_map_lookup_elem(&parked, &tid);
+	if (!known || !t->__state || user_regs(t)->sp != known->sp)
+		return;
+	s = slot_take(t, &index);
+	if (!s)
+		return;
+	call.kind = LT_POLL_EPOLL;
+	call.fd = known->fd;
+	call.sp = known->sp;
+	lt_candidate_set(&s->loop, &call, now);
+	s->confirmed = 1;
+	s->user_flags |= LT_SLOT_SHARED_POLLER;
+	asleep(t, s, now);
+}
+
 /*
- * Run after attaching: threads that sleep in a poll now. Without it the first iteration of a loop that was
- * idle at that moment would go unseen, and the first stall after attaching with it. Where the hooks were
- * detached for a while, threads have slots already. Those that are alive and run the same program are marked
- * with the census; user space gives up the rest.
+ * Run after attaching: threads that sleep in a poll now, or parked. Without it the first iteration of a loop
+ * that was idle at that moment would go unseen, and the first stall after attaching with it. Where the hooks
+ * were detached for a while, threads have slots already. Those that are alive and run the same program are
+ * marked with the census; user space gives up the rest.
  */
 SEC("iter/task")
 int find_sleepers(struct bpf_iter__task *ctx)
@@ -219,16 +256,44 @@ int find_sleepers(struct bpf_iter__task *ctx)
 			s = 0;
 		} else {
 			s->census = census;
-			if (kind && s->phase == LT_PHASE_LEARNING)
-				found_asleep(t, s, kind);
+			if (s->phase == LT_PHASE_LEARNING)
+				found_again(t, s, kind);
 			return 0;
 		}
 	}
-	if (s || !kind || (t->flags & PF_EXITING))
+	if (s || (t->flags & PF_EXITING))
 		return 0;
+	if (!kind) {
+		found_parked(t);
+		return 0;
+	}
 	s = slot_take(t, &index);
 	if (s)
 		found_asleep(t, s, kind);
+	return 0;
+}
+
+/* The sleeping threads of the process that it is attached for: user space compares their stacks. */
+SEC("iter/task")
+int find_waiting(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+	struct lt_waiting w = {};
+	struct pt_regs *regs;
+
+	if (!t || !t->mm || !t->__state)
+		return 0;
+	regs = user_regs(t);
+	w.nr = (s32)regs->orig_ax;
+	if (w.nr != LT_NR_futex && lt_poll_kind(w.nr, 0, 0) != LT_POLL_EPOLL)
+		return 0;
+	w.tid = t->pid;
+	w.arg0 = regs->di;
+	w.ip = regs->ip;
+	w.sp = regs->sp;
+	w.bp = regs->bp;
+	bpf_probe_read_kernel(w.comm, sizeof(w.comm), t->comm);
+	bpf_seq_write(ctx->meta->seq, &w, sizeof(w));
 	return 0;
 }
 

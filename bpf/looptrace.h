@@ -25,6 +25,7 @@
 #define LT_MAX_PY_STATES 3   /* interpreters that one thread runs one inside the other */
 #define LT_MAX_V8 160	     /* JavaScript frames per capture */
 #define LT_MAX_MODULES 512   /* executable mappings per process */
+#define LT_MAX_PARKED 1024   /* threads that find_sleepers is told of at once */
 #define LT_PATH_LEN 192	     /* bytes of a file path, its end kept */
 #define LT_TASK_NAME_LEN 144 /* bytes of the object that names an asyncio Task, its header included */
 
@@ -242,6 +243,22 @@ struct lt_slot {
 #define LT_SLOT_SHARED_POLLER                                                                                \
 	1		  /* several threads poll this epoll fd (tokio, Go): a parked futex wait is idle */
 #define LT_SLOT_RELEARN 4 /* the loop's epoll fd is gone: forget it */
+
+/* A thread that sleeps in an epoll wait or in a futex. */
+struct lt_waiting {
+	__u32 tid;
+	__s32 nr;
+	__u64 arg0; /* epoll descriptor, futex word */
+	__u64 ip, sp, bp;
+	char comm[LT_COMM_LEN];
+};
+
+/* A thread that waits in a futex where, had it the turn, it would poll an epoll descriptor. By its tid. */
+struct lt_parked {
+	__u64 sp; /* of the wait */
+	__s32 fd;
+	__u32 pad;
+};
 
 /* Histogram: 8 sub-buckets per power of two, from 2^8 ns to 2^40 ns (18 min). */
 #define LT_HIST_SUB_BITS 3

@@ -28,6 +28,7 @@ struct pulses_map pulses SEC(".maps");
 struct slot_refs_map slot_refs SEC(".maps");
 struct free_slots_map free_slots SEC(".maps");
 struct targets_map targets SEC(".maps");
+struct parked_map parked SEC(".maps");
 struct processes_map processes SEC(".maps");
 struct modules_map modules SEC(".maps");
 struct row_tables_map row_tables SEC(".maps");

@@ -16,7 +16,7 @@ import children
 
 THRESHOLD_MS, STALL_MS = 20, 30
 # Reasons for which a stall that was seen has no record.
-STALL_DROPS = ("stall_ring_full", "stall_queue_full", "stall_of_unknown_loop", "parked_worker")
+STALL_DROPS = ("stall_ring_full", "stall_queue_full", "stall_of_unknown_loop", "parked_worker", "parked_and_busy")
 
 
 class Loops:

@@ -186,6 +186,20 @@ std::map<int, std::string> listed_loops(pid_t pid) {
   return loops;
 }
 
+// One of tokio's workers polls, the others wait for their turn in a futex; whichever serves a request may
+// stall.
+TEST(Situations, WorkersThatNeverPolledAreLoops) {
+  LOOPTRACE_NEEDS_ROOT();
+  Server server("tokio_server", {"--workers", "6", "--count", "0", "--delay-ms", "4000"});
+  if (server.not_installed()) GTEST_SKIP() << server.errors();
+  ASSERT_TRUE(server.ready()) << server.errors();
+  const auto loops = listed_loops(server.pid());
+  EXPECT_EQ(loops.size(), 6u);
+  EXPECT_FALSE(loops.contains(server.pid())) << "it waits for the runtime to end, and polls nothing";
+  for (const auto& [thread, kind] : loops) EXPECT_EQ(kind, "epoll") << thread;
+  server.truth();
+}
+
 TEST(Situations, ListFindsEveryThreadOfHAProxy) {
   LOOPTRACE_NEEDS_ROOT();
   if (access("/usr/sbin/haproxy", X_OK) != 0) GTEST_SKIP() << "haproxy is not installed";

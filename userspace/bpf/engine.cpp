@@ -45,6 +45,28 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
 }
 
+/// Runs an iterator over the threads of `tgid`, 0 = all, and hands on what it writes: whole records, since
+/// the kernel returns as many as fit. Of one process only from 6.1 on.
+Result<void> walk_tasks(bpf_program* iterator, uint32_t tgid,
+                        const std::function<void(std::span<const std::byte>)>& take) {
+  bpf_iter_link_info only{};
+  only.task.pid = tgid;
+  LIBBPF_OPTS(bpf_iter_attach_opts, options);
+  if (tgid) {
+    options.link_info = &only;
+    options.link_info_len = sizeof only;
+  }
+  LinkPtr link(bpf_program__attach_iter(iterator, &options));
+  if (!link) return Error{"look for threads that sleep in a poll", errno, Fault::unsupported};
+  UniqueFd fd(bpf_iter_create(bpf_link__fd(link.get())));
+  if (!fd) return Error{"walk the threads of this host", errno, Fault::unsupported};
+  std::array<std::byte, 64 * sizeof(lt_waiting)> buffer;
+  ssize_t n;
+  while ((n = read(fd.get(), buffer.data(), buffer.size())) > 0)
+    take(std::span(buffer).first(static_cast<size_t>(n)));
+  return {};
+}
+
 /// An mmapped array map.
 template <typename T>
 class SharedArray {
@@ -443,16 +465,27 @@ bool Engine::was_counted(uint32_t index) const {
   return impl_->slots[index].census == impl_->skel->bss->census;
 }
 
-Result<void> Engine::find_sleepers() {
-  impl_->skel->bss->census++;
-  LinkPtr link(bpf_program__attach_iter(impl_->skel->progs.find_sleepers, nullptr));
-  if (!link) return Error{"look for threads that sleep in a poll", errno, Fault::unsupported};
-  UniqueFd fd(bpf_iter_create(bpf_link__fd(link.get())));
-  if (!fd) return Error{"walk the threads of this host", errno, Fault::unsupported};
-  char unused[64];
-  while (read(fd.get(), unused, sizeof unused) > 0) {
+Result<void> Engine::find_sleepers(std::span<const Parked> parked) {
+  const int told = bpf_map__fd(impl_->skel->maps.parked);
+  for (const Parked& p : parked) {
+    const lt_parked where{p.sp, p.epoll_fd, 0};
+    bpf_map_update_elem(told, &p.tid, &where, BPF_ANY);  // no room: it is found when it polls
   }
-  return {};
+  impl_->skel->bss->census++;
+  auto found = walk_tasks(impl_->skel->progs.find_sleepers, 0, [](std::span<const std::byte>) {});
+  for (const Parked& p : parked) bpf_map_delete_elem(told, &p.tid);
+  return found;
+}
+
+std::vector<lt_waiting> Engine::waiting_threads(uint32_t tgid) {
+  std::vector<lt_waiting> found;
+  const auto take = [&](std::span<const std::byte> bytes) {
+    const size_t whole = bytes.size() / sizeof(lt_waiting), before = found.size();
+    found.resize(before + whole);
+    std::memcpy(found.data() + before, bytes.data(), whole * sizeof(lt_waiting));
+  };
+  if (!walk_tasks(impl_->skel->progs.find_waiting, tgid, take)) found.clear();
+  return found;
 }
 
 bool Engine::uses_fentry() const { return impl_->fentry; }

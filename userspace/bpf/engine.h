@@ -67,9 +67,17 @@ class Engine {
   /// ring.
   void close();
 
+  /// The threads of a process that sleep in an epoll wait or a futex now; none where that cannot be told.
+  std::vector<lt_waiting> waiting_threads(uint32_t tgid);
+  /// A thread that waits in a futex where, had it the turn, it would poll `epoll_fd`.
+  struct Parked {
+    uint32_t tid;
+    uint64_t sp;  ///< of the wait
+    int32_t epoll_fd;
+  };
   /// Finds the threads of targets that sleep in a poll now, and counts those that have slots. Call after
-  /// attach(), when the targets are known.
-  Result<void> find_sleepers();
+  /// attach(), when the targets are known. Of `parked`, those that are still there are loops, too.
+  Result<void> find_sleepers(std::span<const Parked> parked = {});
   /// The last find_sleepers() met the slot's thread, running the same program as ever.
   bool was_counted(uint32_t index) const;
 

@@ -3,25 +3,22 @@
 
 #include <poll.h>
 
-#include <cstdio>
-
 #include "arch.h"
 #include "loop_identity.h"
 #include "record/cause.h"
 #include "runtimes/remote_memory.h"
 #include "targets/fd_target.h"
+#include "trace/off_cpu_place.h"
 
 namespace looptrace {
 
 namespace {
 
 /// The one descriptor of the poll that the thread sleeps in, by the call's own arguments.
-std::optional<int> polled_fd(pid_t pid, const std::string& syscall) {
-  int nr = -1;
-  uint64_t first = 0, second = 0;
-  if (std::sscanf(syscall.c_str(), "%d %lx %lx", &nr, &first, &second) != 3) return std::nullopt;
+std::optional<int> polled_fd(pid_t pid, const OffCpuPlace& place) {
+  const uint64_t first = place.args[0], second = place.args[1];
   const RemoteMemory memory(pid);
-  switch (lt_poll_kind(nr, 0, 0)) {
+  switch (lt_poll_kind(place.nr, 0, 0)) {
     case LT_POLL_POLL: {
       const auto entry = memory.get<pollfd>(first);
       return entry && second == 1 ? std::optional(entry->fd) : std::nullopt;
@@ -47,8 +44,8 @@ std::optional<LonePoll> look_at_lone_poll(const ProcFs& procfs, const lt_slot& l
   const uint64_t switches = __atomic_load_n(&live.switches, __ATOMIC_ACQUIRE);
   if (live.phase != LT_PHASE_IDLE || !lt_client_like(&live.loop.call)) return std::nullopt;
   const auto pid = static_cast<pid_t>(live.tgid);
-  const auto syscall = procfs.read(pid, "task/" + std::to_string(live.tid) + "/syscall");
-  const auto fd = syscall ? polled_fd(pid, *syscall) : std::nullopt;
+  const auto place = off_cpu_place(procfs, pid, static_cast<pid_t>(live.tid));
+  const auto fd = place ? polled_fd(pid, *place) : std::nullopt;
   if (!fd) return std::nullopt;
   const auto target = resolve_fd(procfs, pid, *fd);
   // Still the same sleep: then the set and the descriptor were this poll's.

@@ -39,4 +39,17 @@ void SharedPollers::mark(uint32_t tgid, uint64_t now_ns) {
   }
 }
 
+void SharedPollers::share(uint32_t tgid, int32_t epoll_fd) {
+  for (const uint32_t index : slots_of(tgid)) {
+    lt_slot& slot = slot_(index);
+    if (slot.loop.call.kind == LT_POLL_EPOLL && slot.loop.call.fd == epoll_fd)
+      slot.user_flags |= LT_SLOT_SHARED_POLLER;
+  }
+}
+
+std::vector<uint32_t> SharedPollers::slots_of(uint32_t tgid) const {
+  const auto it = processes_.find(tgid);
+  return it == processes_.end() ? std::vector<uint32_t>{} : it->second.slots;
+}
+
 }  // namespace looptrace

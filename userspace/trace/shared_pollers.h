@@ -25,6 +25,10 @@ class SharedPollers {
   /// Sets LT_SLOT_SHARED_POLLER in the slots of `tgid` that share. What changed in the last 100 ms without a
   /// loop that came may be missed.
   void mark(uint32_t tgid, uint64_t now_ns);
+  /// Sets it in those that poll `epoll_fd`, of which a worker is known that waits for its turn.
+  void share(uint32_t tgid, int32_t epoll_fd);
+
+  std::vector<uint32_t> slots_of(uint32_t tgid) const;
 
  private:
   struct Process {

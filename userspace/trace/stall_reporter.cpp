@@ -38,19 +38,19 @@ Stall StallReporter::build(LoopState& loop, TracedProcess& process, const Iterat
   return stall;
 }
 
-bool StallReporter::parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const {
-  if (!(slot.user_flags & LT_SLOT_SHARED_POLLER)) return false;
+uint64_t StallReporter::parked_ns(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const {
+  if (!(slot.user_flags & LT_SLOT_SHARED_POLLER)) return 0;
   // Most of the time in one futex wait at the poll's own depth: the worker had nothing to do.
   for (uint32_t i = 0; i < std::min<uint32_t>(it.nwaits, LT_MAX_WAITS); ++i) {
     const lt_wait& w = it.waits[i];
     if (w.nr != LT_NR_futex || w.total_ns * 2 < it.part_ns[LT_PART_BLOCKED]) continue;
     for (const PendingStack& p : loop.pending) {
       if (std::find(p.ids.begin(), p.ids.end(), w.capture) == p.ids.end()) continue;
-      return lt_parked(&slot, w.nr, p.capture.head.sp);
+      return lt_parked(&slot, w.nr, p.capture.head.sp) ? w.total_ns : 0;
     }
-    return w.capture == 0;
+    return w.capture ? 0 : w.total_ns;
   }
-  return false;
+  return 0;
 }
 
 void StallReporter::closed(LoopState* loop, const lt_stall& record) {
@@ -58,8 +58,9 @@ void StallReporter::closed(LoopState* loop, const lt_stall& record) {
   if (!loop || loop->silent() || loop->cut_seq == record.it.seq) return;
   const lt_slot& slot = engine_.slot(loop->slot);
   if (record.poll_kind == LT_POLL_EPOLL) shared_pollers_.mark(loop->tgid, monotonic_ns());
-  if (parked(*loop, slot, record.it)) {
-    ++parked_;
+  if (const uint64_t idle = parked_ns(*loop, slot, record.it)) {
+    // The rest may have been a stall, of which is not known when it began.
+    ++(record.end_ns - record.it.start_ns - idle < options_.threshold_ns ? parked_ : parked_and_busy_);
     return;
   }
   if (has_enough()) return;
@@ -112,7 +113,7 @@ uint64_t StallReporter::open(LoopState& loop, uint64_t start_ns) {
   }
   TracedProcess& process = processes_.get(loop.tgid, booked.start_boottime);
   if (!seen.running && seen.off_reason == LT_OFF_BLOCKED) captures_.look_at_blocked(loop, process, seen);
-  if (parked(loop, live, booked.it)) return 0;
+  if (parked_ns(loop, live, booked.it)) return 0;
   if (has_enough()) return UINT64_MAX;
   if (loop.open_seq != booked.it.seq) {
     loop.open_seq = booked.it.seq;

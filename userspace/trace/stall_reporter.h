@@ -45,7 +45,9 @@ class StallReporter {
 
   uint64_t emitted() const { return emitted_; }  ///< closed ones
   bool has_enough() const { return options_.max_stalls && emitted_ >= *options_.max_stalls; }
-  uint64_t parked() const { return parked_; }    ///< not told: workers that had nothing to do
+  uint64_t parked() const { return parked_; }  ///< not told: workers that had nothing to do
+  /// not told: of workers that were not known for workers yet, and may have stalled besides
+  uint64_t parked_and_busy() const { return parked_and_busy_; }
   uint64_t orphans() const { return orphans_; }  ///< not told: of unknown loops
 
  private:
@@ -55,7 +57,9 @@ class StallReporter {
     uint64_t now_ns;
   };
   std::optional<Open> look_at(LoopState& loop, uint64_t start_ns);
-  bool parked(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const;
+  /// How long the thread waited for its turn, as a worker that polls when it gets it; 0 where that was not
+  /// most of its waiting.
+  uint64_t parked_ns(const LoopState& loop, const lt_slot& slot, const lt_iteration& it) const;
   bool polls_what_is_gone(const LoopState& loop, int32_t fd) const;
   Stall build(LoopState& loop, TracedProcess& process, const IterationView& view,
               const char (&comm)[LT_COMM_LEN], std::string id);
@@ -76,7 +80,7 @@ class StallReporter {
   const Emit emit_;
   uint64_t ids_ = 0;
   uint64_t emitted_ = 0;
-  uint64_t parked_ = 0;
+  uint64_t parked_ = 0, parked_and_busy_ = 0;
   uint64_t orphans_ = 0;
 };
 

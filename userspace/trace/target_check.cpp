@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trace/target_check.h"
 
-#include <charconv>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "stacks/user_unwinder.h"
 #include "targets/process.h"
 #include "trace/eval_frames.h"
+#include "trace/off_cpu_place.h"
 #include "trace/stack_tally.h"
 
 namespace looptrace {
@@ -23,25 +23,6 @@ namespace {
 
 constexpr size_t kMaxThreads = 256;  // walked; a process with more is judged by these
 constexpr size_t kMaxNamed = 8;      // files listed by name
-
-// ip and sp of a thread that is off CPU, from /proc/PID/task/TID/syscall: the last two of "232 0x4 ... SP IP"
-// or of "-1 SP IP"; nothing for "running".
-struct Place {
-  uint64_t sp = 0, ip = 0;
-  std::string text;
-};
-std::optional<Place> place_of(const ProcFs& procfs, pid_t pid, pid_t tid) {
-  const auto text = procfs.read(pid, "task/" + std::to_string(tid) + "/syscall");
-  if (!text) return std::nullopt;
-  std::vector<uint64_t> words;
-  for (size_t at = text->find("0x"); at != std::string::npos; at = text->find("0x", at + 2)) {
-    uint64_t value = 0;
-    std::from_chars(text->data() + at + 2, text->data() + text->size(), value, 16);
-    words.push_back(value);
-  }
-  if (words.size() < 2) return std::nullopt;
-  return Place{words[words.size() - 2], words.back(), *text};
-}
 
 // Of a thread's context switches; it has not run while this stays the same.
 std::string switches_of(const ProcFs& procfs, pid_t pid, pid_t tid) {
@@ -148,7 +129,7 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
   for (const pid_t tid : procfs.threads(pid)) {
     if (looked_at++ == kMaxThreads) break;
     const std::string before = switches_of(procfs, pid, tid);
-    const auto place = place_of(procfs, pid, tid);
+    const auto place = off_cpu_place(procfs, pid, tid);
     if (!place) {
       ++running;
       continue;
@@ -160,11 +141,11 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
       stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
     uint32_t status = stack.status;
     if (runtime && status == LT_UNWIND_END) {
-      const bool interrupted = place->text.starts_with("-1");
+      const bool interrupted = place->nr < 0;
       status = walk_interpreter(*runtime, modules, tid, place->sp, stack, interrupted);
     }
-    const auto after = place_of(procfs, pid, tid);
-    if (!after || after->text != place->text || switches_of(procfs, pid, tid) != before) {
+    const auto after = off_cpu_place(procfs, pid, tid);
+    if (after != place || switches_of(procfs, pid, tid) != before) {
       ++running;
       continue;
     }

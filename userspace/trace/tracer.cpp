@@ -103,7 +103,12 @@ Result<void> Tracer::setup() {
   loop_records_->begin(start_ns_);
   if (auto r = start_record(); !r) return r;
   // The tables of the loops that were found: before their first stall.
-  engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
+  const auto take = [this] {
+    engine_->consume([this](std::span<const std::byte> bytes) { handle_record(bytes); });
+  };
+  take();
+  if (engine_->attached()) look_for_parked_workers(monotonic_ns());
+  take();
   if (failure_) return *failure_;
   return {};
 }
@@ -294,6 +299,7 @@ void Tracer::work(std::stop_token stop) {
     if (now - loop_records_->began_ns() >= config_.interval_ns && !last) end_interval(now);
     if (looking) look_for_targets(now);
     if (messages.empty()) warm_up();
+    if (messages.empty() && looking) look_for_parked_workers(now);
     if (failure_ || stalls_->has_enough() || targets_ended()) {
       end_wanted_.send();
       break;
@@ -392,12 +398,35 @@ void Tracer::loop_found(const lt_loop_event& event) {
   loop.tid = event.hdr.tid;
   loop.generation = event.generation;
   shared_pollers_->found(loop.tgid, index);
+  parked_due_.loop_found(loop.tgid, monotonic_ns());
   loop.ignored = !targets_->selects(loop.tgid, loop.tid);
   if (loop.ignored) return;
   const lt_slot& slot = engine_->slot(index);
   TracedProcess& process = processes_->get(loop.tgid, slot.start_boottime);
   if (++process.loops == 1 && config_.engine.stacks) cold_.push_back(index);
   if (process.runtime) renew_states(*process.runtime, {}, engine_->slot(index));
+}
+
+void Tracer::look_for_parked_workers(uint64_t now) {
+  constexpr int kProcesses = 16;  // of thousands, at a time: 50 us each
+  for (int i = 0; i < kProcesses; ++i) {
+    const auto tgid = parked_due_.next(now);
+    if (!tgid) return;
+    const TracedProcess* process = processes_->find(*tgid);
+    if (!process) continue;
+    shared_pollers_->mark(*tgid, now);
+    std::map<uint32_t, const lt_poll_call*> loops;
+    for (const uint32_t index : shared_pollers_->slots_of(*tgid))
+      loops.emplace(loops_[index].tid, &engine_->slot(index).loop.call);
+    const auto parked = find_parked_workers(*process, engine_->waiting_threads(*tgid),
+                                            [&](uint32_t tid) -> const lt_poll_call* {
+                                              const auto it = loops.find(tid);
+                                              return it == loops.end() ? nullptr : it->second;
+                                            });
+    if (parked.empty()) continue;
+    for (const Engine::Parked& worker : parked) shared_pollers_->share(*tgid, worker.epoll_fd);
+    (void)engine_->find_sleepers(parked);
+  }
 }
 
 // Opening the symbols and lines of a file (libc's compressed ones: 100 ms) takes longer than the first open
@@ -541,6 +570,7 @@ void Tracer::fill_summary() {
   summary_.stalls_emitted = stalls_->emitted();
   if (unconfirmed) summary_.dropped["unconfirmed"] = unconfirmed;
   if (const uint64_t n = stalls_->parked()) summary_.dropped["parked_worker"] = n;
+  if (const uint64_t n = stalls_->parked_and_busy()) summary_.dropped["parked_and_busy"] = n;
   summary_.own_cpu_ns = own_cpu_ns();
   if (const uint64_t run = engine_->run_time_ns()) summary_.bpf_run_ns = run;
   if (const uint64_t bytes = memory_bytes()) summary_.resident_bytes = bytes;

@@ -21,6 +21,7 @@
 #include "trace/conductor.h"
 #include "trace/loop_records.h"
 #include "trace/losses.h"
+#include "trace/parked_workers.h"
 #include "trace/processes.h"
 #include "trace/queue.h"
 #include "trace/shared_pollers.h"
@@ -131,6 +132,7 @@ class Tracer {
   LoopState* loop_at(uint32_t slot, uint64_t generation);
   void process_changed(const lt_process_event& event);
   void look_for_targets(uint64_t now);
+  void look_for_parked_workers(uint64_t now);
   void look_at_lone_polls();
   void warm_up();
   void housekeeping(uint64_t now);
@@ -162,7 +164,8 @@ class Tracer {
   MessageQueue queue_;
 
   std::vector<LoopState> loops_;  // by slot
-  std::vector<uint32_t> cold_;    // slots whose process's files were not symbolised yet
+  ParkedWorkersDue parked_due_;
+  std::vector<uint32_t> cold_;  // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
   uint64_t start_ns_ = 0;
   uint64_t last_housekeeping_ns_ = 0, idle_dropped_ns_ = 0;
