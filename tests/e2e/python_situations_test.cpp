@@ -136,6 +136,42 @@ TEST(PythonSituations, MemoryThatIsTakenAway) {
   EXPECT_TRUE(cut == 0 || counted > 0);
 }
 
+// greenlet copies each greenlet's stack in and out of the same place: the stack ends where the greenlet
+// began, whatever was left below.
+TEST(PythonSituations, AGreenletsStackEndsWhereItBegan) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (run({"/usr/bin/python3", "-c", "import gevent"}).code != 0)
+    GTEST_SKIP() << "no gevent; tests/provision e2e installs it";
+  Victim victim({"/usr/bin/python3", std::string(SOURCE_DIR) + "/tests/victims/py_greenlets.py"}, {});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "20ms", "--max-line", "200000"});
+  ASSERT_TRUE(trace.started());
+  const auto truth = victim.truth();
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  ASSERT_EQ(truth.size(), 6u) << victim.process().errors();
+  const auto stalls = trace.stalls();
+  size_t stacks = 0;
+  for (const json& t : truth) {
+    const json* s = overlapping(t, stalls);
+    ASSERT_TRUE(s) << "missed: " << t.dump();
+    for (const json& stack : s->value("stacks", json::array())) {
+      json python = json::array();
+      bool beyond = false;
+      for (const json& f : stack["frames"]) {
+        if (f["kind"] == "python") python.push_back({f.value("function", ""), f.value("line", 0)});
+        beyond = beyond || f.value("guessed", false) || f.value("function", "") == "_start";
+      }
+      if (python.size() < 2 || python[0] != t["frames"][0]) continue;  // of the loop, before or after
+      ++stacks;
+      EXPECT_EQ(python, t["frames"]);
+      EXPECT_FALSE(stack.value("incomplete", false)) << stack.dump();
+      EXPECT_FALSE(beyond) << stack.dump();
+      EXPECT_TRUE(stack["frames"].back().value("module", "").starts_with("_greenlet.")) << stack.dump();
+    }
+  }
+  EXPECT_GE(stacks, truth.size());
+}
+
 // The interpreter of this machine, made to say that it is 3.16.
 TEST(PythonSituations, AVersionThatIsNotKnownIsWarnedOfAndKeepsNativeFrames) {
   LOOPTRACE_NEEDS_ROOT();

@@ -9,35 +9,44 @@ namespace looptrace {
 
 namespace {
 
-// A greenlet has a piece of the native stack of its own, whose outermost function is of this module.
-bool begins_greenlet(const ProcessModules& modules, uint64_t address) {
+uint64_t code_address(const NativeWalk& walk, size_t i) {
+  return walk.addresses[i] - (i > 0 || !walk.interrupted);
+}
+
+size_t begun_by(const Runtime& runtime, std::span<const lt_py_frame> frames) {
+  return static_cast<size_t>(std::count_if(
+      frames.begin(), frames.end(), [&](const lt_py_frame& frame) { return runtime.is_entry(frame); }));
+}
+
+bool is_of_greenlet(const ProcessModules& modules, uint64_t address) {
   const Module* module = modules.find(address);
   return module && module->object && module->object->name().starts_with("_greenlet.");
 }
 
 }  // namespace
 
-EvalFrames match_eval_frames(const Runtime& runtime, const ProcessModules& modules,
-                             std::span<const uint64_t> user, bool interrupted,
+EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
                              std::span<const lt_py_frame> frames) {
-  const auto address = [&](size_t i) { return user[i] - (i > 0 || !interrupted); };
-  const auto evals = [&](size_t end) {
-    size_t n = 0;
-    for (size_t i = 0; i < end; ++i) n += runtime.is_eval(address(i));
-    return n;
-  };
   EvalFrames found;
-  found.native = evals(user.size());
-  found.begun = static_cast<size_t>(std::count_if(
-      frames.begin(), frames.end(), [&](const lt_py_frame& frame) { return runtime.is_entry(frame); }));
-  if (found.native == found.begun) return found;
-  for (size_t i = 0; i < user.size(); ++i) {
-    if (!begins_greenlet(modules, address(i))) continue;
-    found.native = evals(i);
-    break;
-  }
-  found.entering = found.native == found.begun + 1 && interrupted && runtime.is_eval(address(0));
+  for (size_t i = 0; i < walk.addresses.size(); ++i) found.native += runtime.is_eval(code_address(walk, i));
+  found.begun = begun_by(runtime, frames);
+  found.entering = found.native == found.begun + 1 && walk.interrupted && runtime.is_eval(walk.addresses[0]);
   return found;
+}
+
+std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModules& modules,
+                                     const NativeWalk& walk, std::span<const lt_py_frame> frames) {
+  const size_t begun = begun_by(runtime, frames);
+  if (!begun) return std::nullopt;
+  const size_t entering = walk.interrupted && runtime.is_eval(walk.addresses[0]);
+  size_t evals = 0;
+  for (size_t i = 0; i < walk.addresses.size(); ++i) {
+    const uint64_t address = code_address(walk, i);
+    evals += runtime.is_eval(address);
+    if (evals < begun || !is_of_greenlet(modules, address)) continue;
+    return evals <= begun + entering ? std::optional(i + 1) : std::nullopt;
+  }
+  return std::nullopt;
 }
 
 }  // namespace looptrace

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "runtimes/runtime.h"
@@ -10,8 +11,14 @@
 
 namespace looptrace {
 
+/// The native stack of a capture, as far as the interpreter's frames are set against it.
+struct NativeWalk {
+  std::span<const uint64_t> addresses;  ///< leaf first
+  bool interrupted = false;             ///< the leaf is where the thread was interrupted
+};
+
 /// The interpreter's frames of a whole stack, set against the native frames that run them: each of its eval
-/// loops runs one or more. What lies below a greenlet's first frame is another greenlet's and not counted.
+/// loops runs one or more.
 struct EvalFrames {
   size_t native = 0;      ///< run the interpreter's eval loop
   size_t begun = 0;       ///< of the interpreter's frames, the outermost of one eval loop
@@ -20,9 +27,14 @@ struct EvalFrames {
   bool agree() const { return native == begun + entering; }
 };
 
-/// `user` is the native stack, leaf first; `interrupted`: its leaf is where the thread was interrupted.
-EvalFrames match_eval_frames(const Runtime& runtime, const ProcessModules& modules,
-                             std::span<const uint64_t> user, bool interrupted,
+EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
                              std::span<const lt_py_frame> frames);
+
+/// How many frames the stack of a running greenlet has. greenlet copies each one's part of the stack in and
+/// out of the same place; the outermost that is its own is the function of greenlet's that began it and never
+/// returns. What a walk finds below was left there by others. `frames` are all that the thread has now.
+/// Nothing if no greenlet runs.
+std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModules& modules,
+                                     const NativeWalk& walk, std::span<const lt_py_frame> frames);
 
 }  // namespace looptrace

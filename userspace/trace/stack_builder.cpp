@@ -106,8 +106,7 @@ void StackBuilder::build(const RawCapture& capture, TracedProcess& process, Stac
   size_t left_over = 0;
   if (runtime && process.modules && capture.head.py_status != LT_PY_FULL &&
       capture.head.py_status != LT_PY_FAULT) {
-    const auto evals =
-        match_eval_frames(*runtime, *process.modules, capture.user, !in_syscall, capture.python);
+    const auto evals = match_eval_frames(*runtime, {capture.user, !in_syscall}, capture.python);
     left_over = evals.native > evals.begun ? evals.native - evals.begun : 0;
   }
   for (size_t i = 0; i < capture.user.size(); ++i) {

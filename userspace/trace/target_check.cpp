@@ -107,13 +107,20 @@ Tables check_tables(const ProcessModules& modules) {
   return t;
 }
 
-// How the interpreter's frames go with a native stack that is whole.
+// How the interpreter's frames go with the native stack, which a greenlet's first frame ends.
 uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t tid, uint64_t sp,
-                          const UnwoundStack& native, bool interrupted) {
+                          UnwoundStack& native, bool interrupted) {
   const auto match = [&](std::span<const lt_py_frame> frames) {
-    return match_eval_frames(runtime, modules, native.addresses, interrupted, frames);
+    return match_eval_frames(runtime, {native.addresses, interrupted}, frames);
   };
   const InterpreterStack stack = runtime.walk(runtime.thread_states(tid, {sp, match({}).native}));
+  const auto depth = stack.status == LT_PY_END
+                         ? greenlet_depth(runtime, modules, {native.addresses, interrupted}, stack.frames)
+                         : std::nullopt;
+  if (depth) {
+    native.addresses.resize(*depth);
+    native.status = LT_UNWIND_END;
+  }
   lt_capture_head head{};
   head.unwind_status = native.status;
   head.py_status = stack.status;
@@ -140,7 +147,7 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
     if (stack.status == LT_UNWIND_UNSUPPORTED && runtime && runtime->cover(modules))
       stack = unwind(modules, registers, memory_reader(pid), LT_MAX_USER);
     uint32_t status = stack.status;
-    if (runtime && status == LT_UNWIND_END) {
+    if (runtime) {
       const bool interrupted = place->nr < 0;
       status = walk_interpreter(*runtime, modules, tid, place->sp, stack, interrupted);
     }
