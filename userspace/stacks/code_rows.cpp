@@ -2,6 +2,7 @@
 #include "stacks/code_rows.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <unordered_map>
@@ -528,7 +529,8 @@ std::vector<lt_row> filled(const std::vector<lt_row>& rows, const std::vector<lt
 
 }  // namespace
 
-void add_code_rows(const ElfFile& file, bool program, std::vector<lt_row>& rows) {
+void add_code_rows(const ElfFile& file, bool program, std::span<const uint64_t> functions,
+                   std::vector<lt_row>& rows) {
   if (file.header().e_machine != EM_X86_64) return;
   const auto& segments = file.segments();
   const bool linked = program && std::none_of(segments.begin(), segments.end(),
@@ -538,6 +540,14 @@ void add_code_rows(const ElfFile& file, bool program, std::vector<lt_row>& rows)
   if (linked || covered < code / 2) input.entries = uncovered_functions(file, rows);
   const uint64_t start = file.header().e_entry;
   if ((program || !input.entries.empty()) && start && is_gap(rows, start)) input.start = start;
+  // In a stripped program nothing names the C library's functions. Those of the program are in its tables,
+  // and most are called by nobody by name, as main() is not. (A function's cold part begins in mid-frame.)
+  if (linked && input.start && input.entries.empty()) {
+    std::copy_if(functions.begin(), functions.end(), std::back_inserter(input.entries), [&](uint64_t low) {
+      const lt_row row = find_row(rows, low);
+      return row.kind == LT_ROW_RSP && row.cfa == 1 && row.bp == 0;
+    });
+  }
   if (input.entries.empty() && !input.start) return;
 
   // From the first of them to the last, and what may follow that one.

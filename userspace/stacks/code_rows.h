@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +28,9 @@ struct CodeInput {
 std::vector<lt_row> rows_from_code(const CodeInput& input);
 
 /// Fills the gaps of a file's `rows` where it has no tables of its own code: musl's libc, which is built
-/// without, and the start-up code of programs that use it, where their stacks end.
-void add_code_rows(const ElfFile& file, bool program, std::vector<lt_row>& rows);
+/// without, and the start-up code of programs that use it, where their stacks end. `functions` are those that
+/// have tables: they call the library's.
+void add_code_rows(const ElfFile& file, bool program, std::span<const uint64_t> functions,
+                   std::vector<lt_row>& rows);
 
 }  // namespace looptrace

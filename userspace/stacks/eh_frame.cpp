@@ -481,11 +481,12 @@ class Compiler {
  public:
   explicit Compiler(const EhFrameInput& input) : input_(input) {}
 
-  std::vector<lt_row> compile() {
+  std::vector<lt_row> compile(std::vector<uint64_t>* functions) {
     collect();
     const auto by_low = [](const Fde& a, const Fde& b) { return a.low < b.low; };
     if (!std::is_sorted(fdes_.begin(), fdes_.end(), by_low))
       std::stable_sort(fdes_.begin(), fdes_.end(), by_low);
+    for (size_t i = 0; functions && i < fdes_.size(); ++i) functions->push_back(fdes_[i].low);
     rows_.reserve(std::min(kMaxRows, fdes_.size() * 8));
     for (size_t i = 0; i < fdes_.size() && rows_.size() < kMaxRows; ++i)
       compile_fde(fdes_[i], i + 1 < fdes_.size() ? fdes_[i + 1].low : std::numeric_limits<uint64_t>::max());
@@ -665,14 +666,16 @@ class Compiler {
 
 }  // namespace
 
-std::vector<lt_row> compile_eh_frame(const EhFrameInput& input) { return Compiler(input).compile(); }
+std::vector<lt_row> compile_eh_frame(const EhFrameInput& input, std::vector<uint64_t>* functions) {
+  return Compiler(input).compile(functions);
+}
 
-std::vector<lt_row> load_rows(const ElfFile& file) {
+std::vector<lt_row> load_rows(const ElfFile& file, std::vector<uint64_t>* functions) {
   if (file.header().e_machine != EM_X86_64) return {};
   if (const ElfFile::Section* section = file.find_section(".eh_frame")) {
     if (section->header.sh_type != SHT_NOBITS && section->header.sh_size <= kMaxEhFrame) {
       const std::string bytes = file.load(*section);
-      if (!bytes.empty()) return compile_eh_frame({bytes, section->header.sh_addr, false});
+      if (!bytes.empty()) return compile_eh_frame({bytes, section->header.sh_addr, false}, functions);
     }
   }
   for (const Elf64_Phdr& segment : file.segments()) {
@@ -687,7 +690,7 @@ std::vector<lt_row> load_rows(const ElfFile& file) {
         encoded_pointer(in, static_cast<uint8_t>(head[1]), segment.p_vaddr + 4, segment.p_vaddr);
     if (!address) continue;
     const std::string bytes = file.load_from_address(*address, kMaxEhFrame);
-    return compile_eh_frame({bytes, *address, true});
+    return compile_eh_frame({bytes, *address, true}, functions);
   }
   return {};
 }

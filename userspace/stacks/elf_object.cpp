@@ -177,11 +177,12 @@ std::optional<uint64_t> ElfObject::bias(uint64_t start, uint64_t offset) const {
 const std::vector<lt_row>& ElfObject::rows() {
   impl_->rows_used = true;
   if (!impl_->rows) {
-    impl_->rows = load_rows(*impl_->file);
+    std::vector<uint64_t> functions;
+    impl_->rows = load_rows(*impl_->file, &functions);
     if (const GoPclntab* go = impl_->go_table())
       go->add_rows(*impl_->rows);
     else
-      add_code_rows(*impl_->file, impl_->program, *impl_->rows);
+      add_code_rows(*impl_->file, impl_->program, functions, *impl_->rows);
     if (!impl_->edges) impl_->edges = edges_of(*impl_->rows);
   }
   return *impl_->rows;
