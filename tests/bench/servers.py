@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The servers that tests/bench/run puts under load, each as people run it: (name, pid of the loop, load()).
-
-load(seconds) -> requests a second, and the 99th percentile of their time in ms, over about as many seconds.
-"""
+"""The servers that tests/bench/run puts under load, each as people run it."""
 import contextlib
 import functools
 import os
@@ -12,8 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
+from typing import Callable, NamedTuple
 
 import children
+from latency import Clients
+
+HTTP_REQUEST, HTTP_ANSWER_ENDS = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", (b"ok", b"0\r\n\r\n")  # chunked or not
 
 NGINX = """daemon off; worker_processes 1; error_log {dir}/error.log; pid {dir}/pid;
 events {{ worker_connections 1024; }}
@@ -24,6 +25,13 @@ ASGI = """async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"ok"})
 """
+
+
+class Server(NamedTuple):
+    name: str
+    pid: int  # of the loop
+    load: Callable  # load(seconds): requests a second, ms of the 99th percentile, over about as many seconds
+    clients: Callable  # clients(): latency.Clients of it
 
 
 def free_port():
@@ -94,7 +102,9 @@ def servers():
                 pid = server.pid
                 if needs[0] == "nginx":
                     pid = worker_of(pid)
-                yield name, pid, functools.partial(redis_benchmark if needs[0] == "redis-server" else wrk, port)
+                redis = needs[0] == "redis-server"
+                yield Server(name, pid, functools.partial(redis_benchmark if redis else wrk, port),
+                             functools.partial(Clients, port, *((b"PING\r\n", b"\r\n") if redis else (HTTP_REQUEST, HTTP_ANSWER_ENDS))))
             finally:
                 server.terminate()
                 server.wait()

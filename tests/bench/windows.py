@@ -2,8 +2,8 @@
 """What tracing takes of a loaded server, on a machine whose speed changes by half from one second to the next.
 
 `looptrace agent` attaches its hooks in about half of its windows, of a second each, while one load goes on. At each change
-the half second before it and the one after it are compared: bytes received over loopback (requests) and the server's CPU
-time. The median of these ratios, with its 95 % interval, knows nothing of slower drifts and of what starting costs.
+the half second before it and the one after it are compared: bytes received over loopback (requests), the server's CPU time,
+and the 99th percentile of what some clients waited. The median of these ratios, with its 95 % interval, knows nothing of slower drifts and of what starting costs.
 """
 import bisect
 import contextlib
@@ -63,9 +63,15 @@ def run_ns(pid):
     return total
 
 
-def changes(samples, windows):
-    """Of each change: requests and CPU a request, traced / untraced. samples: (time, bytes, CPU ns)."""
+def changes(samples, waits, windows):
+    """Of each change, traced / untraced: requests, CPU a request, 99th percentile. samples: (time, bytes, CPU ns); waits: (time,
+    seconds)."""
     times = [s[0] for s in samples]
+    waits = sorted(waits)
+
+    def percentile_99(begin, end):
+        took = sorted(wait for _, wait in waits[bisect.bisect_left(waits, (begin,)):bisect.bisect_left(waits, (end,))])
+        return took[len(took) * 99 // 100] if len(took) >= 100 else None
 
     def rates(begin, end):
         i, j = bisect.bisect_left(times, begin), bisect.bisect_left(times, end) - 1
@@ -73,7 +79,8 @@ def changes(samples, windows):
             return None
         received = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(samples[i:j], samples[i + 1:j + 1])]
         passed = samples[j][1] - samples[i][1]
-        return (statistics.median(received), (samples[j][2] - samples[i][2]) / passed) if passed else None
+        p99 = percentile_99(begin, end)
+        return (statistics.median(received), (samples[j][2] - samples[i][2]) / passed, p99) if passed and p99 else None
 
     for (_, was), (at, now) in zip(windows, windows[1:]):
         if was == now:
@@ -81,11 +88,12 @@ def changes(samples, windows):
         before, after = rates(at - BEFORE_S, at - SAMPLE_S), rates(at + SETTLE_S, at + SETTLE_S + BEFORE_S)
         if before and after:
             traced, untraced = (after, before) if now else (before, after)
-            yield traced[0] / untraced[0], traced[1] / untraced[1]
+            yield tuple(t / u for t, u in zip(traced, untraced))
 
 
-def by_windows(build, title, pid, load, seconds, report):
+def by_windows(build, title, pid, load, clients, seconds, report):
     samples, windows = [], []
+    asking = clients()
     working = threading.Thread(target=load, args=(seconds,))
     working.start()
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
@@ -105,14 +113,15 @@ def by_windows(build, title, pid, load, seconds, report):
         while working.is_alive():
             samples.append((time.time(), received_bytes(), run_ns(pid)))
             time.sleep(SAMPLE_S)
+        asking.stop()
         agent.terminate()
         reading.join()
         agent.wait()
-    ratios = list(changes(samples, windows))
+    ratios = list(changes(samples, asking.times, windows))
     if len(ratios) < 6:
         raise SystemExit(f"{title}: hooks came or went {len(ratios)} times only in {seconds} s")
     print(f"\n{title}: hooks attached / detached, {len(ratios)} changes")
-    for what, values in zip(("requests a second", "server's CPU a request"), zip(*ratios)):
+    for what, values in zip(("requests a second", "server's CPU a request", "99th percentile"), zip(*ratios)):
         low, high = median_interval(values)
         print(f"  {what:24} x {statistics.median(values):.3f}   (95 %: {low:.3f} to {high:.3f})", flush=True)
         report[f"{title} windows {what}"] = {"median": statistics.median(values), "low": low, "high": high, "changes": len(values)}
