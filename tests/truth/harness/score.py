@@ -182,7 +182,9 @@ def score_case(name, iterations, tracer, threshold_ns, until_ns=None):
         if not record:
             if sure:
                 score.missed += 1
-                score.confusion.append(("missed", describe(iteration), None))
+                score.confusion.append(("missed", {**describe(iteration), "number": index + 1, "of": len(iterations),
+                                                   "ready_for_ms": (iteration.start_ns - since_ns) / 1e6,
+                                                   "summary": tracer.summary}, None))
             continue
         uncertain = record.get("start_uncertain_ns", 0)
         if duration + uncertain < threshold_ns - MARGIN_NS:
