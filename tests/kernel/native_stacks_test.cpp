@@ -186,14 +186,19 @@ TEST(DeepStacks, SayThatTheyAreCut) {
   const auto stalls = trace.stalls();
   ASSERT_EQ(stalls.size(), 2u);
   for (const json& stall : stalls) {
+    size_t cut = 0;
     for (const json& stack : stall["stacks"]) {
-      EXPECT_TRUE(stack.value("incomplete", false)) << stack.dump().substr(0, 1000);
-      EXPECT_TRUE(has_frame(stack, "descend"));
-      EXPECT_FALSE(has_frame(stack, "main"));
       const auto native = std::count_if(stack["frames"].begin(), stack["frames"].end(),
                                         [](const json& f) { return f["kind"] == "native"; });
-      EXPECT_EQ(static_cast<size_t>(native), kMostFrames);
+      EXPECT_LE(static_cast<size_t>(native), kMostFrames);
+      EXPECT_TRUE(has_frame(stack, "descend"));
+      // A sample can be of the way down or up.
+      const bool deep = static_cast<size_t>(native) == kMostFrames;
+      cut += deep;
+      EXPECT_EQ(stack.value("incomplete", false), deep) << stack.dump().substr(0, 1000);
+      EXPECT_NE(has_frame(stack, "main"), deep);
     }
+    EXPECT_GE(cut, 1u);
   }
   size_t counted = 0;
   for (const json& loop : trace.records("looptrace.loop/1")) {
