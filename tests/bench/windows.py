@@ -2,8 +2,9 @@
 """What tracing takes of a loaded server, on a machine whose speed changes by half from one second to the next.
 
 `looptrace agent` attaches its hooks in about half of its windows, of a second each, while one load goes on. At each change
-the half second before it and the one after it are compared: bytes received over loopback (requests), the server's CPU time,
-and the 99th percentile of what some clients waited. The median of these ratios, with its 95 % interval, knows nothing of slower drifts and of what starting costs.
+the half second before it and the one after it are compared: bytes received over loopback (requests), the server's CPU
+time, and the 99th percentile of what some clients waited. The median of these ratios, with its 95 % interval, knows nothing
+of slower drifts and of what starting costs.
 """
 import bisect
 import contextlib

@@ -334,9 +334,7 @@ TEST(V8RecentNames, AreThoseOfTheVerySameCallAMomentAgo) {
   }
   lt_v8_frame deeper = call;
   deeper.user = 9;
-  EXPECT_EQ(recent.find(deeper, 0x4000, t0).size(), 2u)
-
-      << "frames of the collector before it come and go";
+  EXPECT_EQ(recent.find(deeper, 0x4000, t0).size(), 2u) << "frames of the collector before it come and go";
   recent.keep(call, 0x4000, std::span(names).first(1), t0 + milliseconds(900));
   EXPECT_EQ(recent.find(call, 0x4000, t0 + milliseconds(1800)).size(), 1u);
 }
