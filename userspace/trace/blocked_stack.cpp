@@ -41,13 +41,9 @@ void walk_interpreter(const TracedProcess& process, const lt_slot& slot, lt_slot
   ThreadStates states = states_of(slot);
   if (!states[0]) states = renew_states(runtime, {}, live).value_or(states);
   stack.python = runtime.walk(states);
-  const auto greenlet = [&] {
-    return greenlet_depth(runtime, *process.modules, {stack.user, slot.off_nr < 0}, stack.python.frames);
-  };
-  if (const auto depth = stack.python.status == LT_PY_END ? greenlet() : std::nullopt) {
-    stack.user.resize(*depth);
-    stack.status = LT_UNWIND_END;
-  }
+  if (stack.python.status == LT_PY_END)
+    end_at_greenlet(runtime, *process.modules, stack.python.frames, slot.off_nr < 0, stack.user,
+                    stack.status);
   if (stack.status == LT_UNWIND_END && stack.python.status != LT_PY_FULL) {
     const auto match = [&](std::span<const lt_py_frame> frames) {
       return match_eval_frames(runtime, {stack.user, slot.off_nr < 0}, frames);

@@ -32,22 +32,14 @@ void name_javascript(RawCapture& c, const TracedProcess* process) {
   c.javascript = process->runtime->name_frames({c.user, c.v8, interrupted, c.head.r9, c.head.r15});
 }
 
-// Below a greenlet's first frame the walk went astray.
-void end_at_greenlet(RawCapture& c, const TracedProcess& process) {
-  if (!process.modules || c.head.py_status != LT_PY_END) return;
-  const NativeWalk walk{c.user, c.head.nr < 0};
-  const auto depth = greenlet_depth(*process.runtime, *process.modules, walk, c.python);
-  if (!depth) return;
-  c.user.resize(*depth);
-  c.head.unwind_status = LT_UNWIND_END;
-}
-
 }  // namespace
 
 void Captures::add(RawCapture c, LoopState& loop) {
   lt_slot& slot = engine_.slot(loop.slot);
   TracedProcess* process = processes_.find(loop.tgid);
-  if (process && process->runtime) end_at_greenlet(c, *process);
+  if (process && process->runtime && process->modules && c.head.py_status == LT_PY_END)
+    end_at_greenlet(*process->runtime, *process->modules, c.python, c.head.nr < 0, c.user,
+                    c.head.unwind_status);
   const bool in_new_code = process && c.head.unwind_status == LT_UNWIND_NO_MODULE && refresh(*process);
   if (process && process->runtime) check_interpreter(c, loop, *process);
   // Taken before the process's tables were there, or those of a file, or of memory that is not: while the

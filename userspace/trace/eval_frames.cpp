@@ -2,6 +2,7 @@
 #include "trace/eval_frames.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "stacks/elf_object.h"
 
@@ -23,17 +24,7 @@ bool is_of_greenlet(const ProcessModules& modules, uint64_t address) {
   return module && module->object && module->object->name().starts_with("_greenlet.");
 }
 
-}  // namespace
-
-EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
-                             std::span<const lt_py_frame> frames) {
-  EvalFrames found;
-  for (size_t i = 0; i < walk.addresses.size(); ++i) found.native += runtime.is_eval(code_address(walk, i));
-  found.begun = begun_by(runtime, frames);
-  found.entering = found.native == found.begun + 1 && walk.interrupted && runtime.is_eval(walk.addresses[0]);
-  return found;
-}
-
+// How many frames the stack of a running greenlet has; nothing if none runs.
 std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModules& modules,
                                      const NativeWalk& walk, std::span<const lt_py_frame> frames) {
   const size_t begun = begun_by(runtime, frames);
@@ -47,6 +38,26 @@ std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModule
     return evals <= begun + entering ? std::optional(i + 1) : std::nullopt;
   }
   return std::nullopt;
+}
+
+}  // namespace
+
+EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
+                             std::span<const lt_py_frame> frames) {
+  EvalFrames found;
+  for (size_t i = 0; i < walk.addresses.size(); ++i) found.native += runtime.is_eval(code_address(walk, i));
+  found.begun = begun_by(runtime, frames);
+  found.entering = found.native == found.begun + 1 && walk.interrupted && runtime.is_eval(walk.addresses[0]);
+  return found;
+}
+
+void end_at_greenlet(const Runtime& runtime, const ProcessModules& modules,
+                     std::span<const lt_py_frame> frames, bool interrupted, std::vector<uint64_t>& addresses,
+                     uint32_t& unwind_status) {
+  const auto depth = greenlet_depth(runtime, modules, {addresses, interrupted}, frames);
+  if (!depth) return;
+  addresses.resize(*depth);
+  unwind_status = LT_UNWIND_END;
 }
 
 }  // namespace looptrace

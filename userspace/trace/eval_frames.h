@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
+#include <vector>
 
 #include "runtimes/runtime.h"
 #include "stacks/module.h"
@@ -30,11 +30,12 @@ struct EvalFrames {
 EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
                              std::span<const lt_py_frame> frames);
 
-/// How many frames the stack of a running greenlet has. greenlet copies each one's part of the stack in and
-/// out of the same place; the outermost that is its own is the function of greenlet's that began it and never
-/// returns. What a walk finds below was left there by others. `frames` are all that the thread has now.
-/// Nothing if no greenlet runs.
-std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModules& modules,
-                                     const NativeWalk& walk, std::span<const lt_py_frame> frames);
+/// Ends a walk where the greenlet that runs began, if one runs. greenlet copies each one's part of the stack
+/// in and out of the same place; the outermost that is its own is the function of greenlet's that began it
+/// and never returns. What a walk finds below was left there by others. `frames` are all that the thread has
+/// now.
+void end_at_greenlet(const Runtime& runtime, const ProcessModules& modules,
+                     std::span<const lt_py_frame> frames, bool interrupted, std::vector<uint64_t>& addresses,
+                     uint32_t& unwind_status);
 
 }  // namespace looptrace

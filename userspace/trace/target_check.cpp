@@ -114,13 +114,8 @@ uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t
     return match_eval_frames(runtime, {native.addresses, interrupted}, frames);
   };
   const InterpreterStack stack = runtime.walk(runtime.thread_states(tid, {sp, match({}).native}));
-  const auto depth = stack.status == LT_PY_END
-                         ? greenlet_depth(runtime, modules, {native.addresses, interrupted}, stack.frames)
-                         : std::nullopt;
-  if (depth) {
-    native.addresses.resize(*depth);
-    native.status = LT_UNWIND_END;
-  }
+  if (stack.status == LT_PY_END)
+    end_at_greenlet(runtime, modules, stack.frames, interrupted, native.addresses, native.status);
   lt_capture_head head{};
   head.unwind_status = native.status;
   head.py_status = stack.status;
