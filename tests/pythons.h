@@ -56,4 +56,10 @@ inline std::vector<std::string> pythons(const std::string& version) {
   return found;
 }
 
+/// Why a test of that version skips.
+inline std::string no_python(const std::string& version) {
+  return "no CPython " + version + " here" +
+         (version.ends_with("t") ? "; tests/provision freethreaded compiles one" : "");
+}
+
 }  // namespace looptrace::test

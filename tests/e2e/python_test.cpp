@@ -80,6 +80,17 @@ bool holder_named(const json& truth, const json& s) {
   return named;
 }
 
+/// A stall of a thread that another one stopped, without a GIL: a wait that the other one ends.
+void expect_stopped(const json& truth, const json& s) {
+  bool ended_by_it = false;
+  for (const json& wait : s["waits"]) {
+    EXPECT_NE(wait["cause"], "gil") << s.dump();
+    ended_by_it = ended_by_it || (wait["cause"] == "lock" &&
+                                  wait.value("woken_by", json::object()).value("tid", 0) == truth["held_by"]);
+  }
+  EXPECT_TRUE(ended_by_it) << s.dump();
+}
+
 void expect_lines(const std::vector<std::string>& python, const std::string& version) {
   auto command = python;
   command.push_back(std::string(SOURCE_DIR) + "/tests/victims/py_lines.py");
@@ -92,7 +103,7 @@ void expect_lines(const std::vector<std::string>& python, const std::string& ver
   const auto truth = victim.truth();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
   const bool has_gil = version.back() != 't';
-  EXPECT_EQ(truth.size(), has_gil ? 28u : 25u) << victim.process().errors();
+  EXPECT_EQ(truth.size(), has_gil ? 28u : 26u) << victim.process().errors();
   const auto stalls = trace.stalls();
   Score on_cpu, blocked;
   int holders = 0;
@@ -106,6 +117,10 @@ void expect_lines(const std::vector<std::string>& python, const std::string& ver
         << runtime;
     if (t["kind"] == "gil") {
       holders += holder_named(t, *s);
+      continue;
+    }
+    if (t["kind"] == "stopped") {
+      expect_stopped(t, *s);
       continue;
     }
     // That the machine was busy with other things is true, too.
@@ -144,7 +159,7 @@ class Python : public testing::TestWithParam<const char*> {};
 TEST_P(Python, LinesAreThoseThatRan) {
   LOOPTRACE_NEEDS_ROOT();
   const auto found = pythons(GetParam());
-  if (found.empty()) GTEST_SKIP() << "no CPython " << GetParam() << " here";
+  if (found.empty()) GTEST_SKIP() << no_python(GetParam());
   expect_lines({found.back()}, GetParam());
 }
 

@@ -89,7 +89,7 @@ class TasksOfNewer : public testing::TestWithParam<const char*> {
   void expect(std::vector<std::string> arguments) {
     LOOPTRACE_NEEDS_ROOT();
     const auto found = pythons(GetParam());
-    if (found.empty()) GTEST_SKIP() << "no CPython " << GetParam() << " here";
+    if (found.empty()) GTEST_SKIP() << no_python(GetParam());
     arguments.insert(arguments.begin(), {found.back(), "-W", "ignore", script()});
     expect_tasks(arguments);
   }
@@ -99,7 +99,7 @@ TEST_P(TasksOfNewer, AreNamed) { expect({}); }
 TEST_P(TasksOfNewer, DebugModeTellsWhereTheyWereCreated) { expect({"--debug"}); }
 TEST_P(TasksOfNewer, OfUvloopAreNamedToo) { expect({"--uvloop"}); }
 
-INSTANTIATE_TEST_SUITE_P(CPython, TasksOfNewer, testing::Values("3.14", "3.15"),
+INSTANTIATE_TEST_SUITE_P(CPython, TasksOfNewer, testing::Values("3.13t", "3.14", "3.14t", "3.15", "3.15t"),
                          [](const auto& info) { return std::string("3_") + (info.param + 2); });
 
 }  // namespace

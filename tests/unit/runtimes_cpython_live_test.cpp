@@ -32,6 +32,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
+using test::no_python;
 using test::pythons;
 
 double microseconds_since(Clock::time_point start) {
@@ -140,9 +141,11 @@ std::vector<uint64_t> native_stack(pid_t pid, pid_t tid, const ProcessModules& m
   return stack.addresses;
 }
 
-class Live : public testing::TestWithParam<int> {
+class Live : public testing::TestWithParam<const char*> {
  protected:
-  std::string version() const { return "3." + std::to_string(GetParam()); }
+  std::string version() const { return GetParam(); }
+  int minor() const { return std::atoi(GetParam() + 2); }
+  bool has_gil() const { return !version().ends_with("t"); }
 };
 
 void expect_frames(Runtime& runtime, const Truth& truth, int minor) {
@@ -185,10 +188,13 @@ void expect_entries(Runtime& runtime, const Truth& truth, pid_t pid, const Proce
 void survive_garbage(Runtime& runtime, const Victim& victim) {
   std::mt19937_64 random(23);
   std::vector<std::pair<uint64_t, uint64_t>> mappings;
+  uint64_t elf_header = 0;
   const auto maps = read_file("/proc/" + std::to_string(victim.pid()) + "/maps");
   for (const auto line : split(*maps, '\n')) {
     uint64_t start = 0, end = 0;
-    if (sscanf(std::string(line).c_str(), "%lx-%lx", &start, &end) == 2) mappings.emplace_back(start, end);
+    if (sscanf(std::string(line).c_str(), "%lx-%lx", &start, &end) != 2) continue;
+    mappings.emplace_back(start, end);
+    if (!elf_header && line.find('/') != line.npos) elf_header = start;
   }
   std::vector<lt_py_frame> good = runtime.walk(runtime.thread_states(victim.threads()[0].tid, {})).frames;
   for (int i = 0; i < 20000; ++i) {
@@ -212,7 +218,6 @@ void survive_garbage(Runtime& runtime, const Victim& victim) {
   lt_process process{};
   runtime.configure(process);
   if (process.py.cframe < 0) {
-    const uint64_t elf_header = mappings.front().first;
     EXPECT_EQ(runtime.walk(ThreadStates{elf_header - static_cast<uint64_t>(process.py.frame)}).status,
               LT_PY_FAULT)
         << "where the frame should be is none: that is no end of a stack";
@@ -250,7 +255,7 @@ void print_cost(Runtime& runtime, pid_t pid, const Victim& victim, const Process
 
 TEST_P(Live, BlockedThreads) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   for (const auto& python : interpreters) {
     SCOPED_TRACE(python);
     const Victim victim(python, {script("py_nest.py")});
@@ -258,14 +263,14 @@ TEST_P(Live, BlockedThreads) {
     ASSERT_EQ(victim.threads().size(), 8u);
     Target target(victim.pid());
     ASSERT_TRUE(target.runtime) << target.warning.value_or("not recognised");
-    EXPECT_EQ(target.runtime->name(), "cpython " + victim.version());
+    EXPECT_EQ(target.runtime->name(), "cpython " + victim.version() + (has_gil() ? "" : "t"));
     lt_process process{};
     target.runtime->configure(process);
-    EXPECT_EQ(process.py.minor, GetParam());
+    EXPECT_EQ(process.py.minor, minor());
     EXPECT_NE(process.py.code_type, 0u);
 
     for (const auto& truth : victim.threads()) {
-      expect_frames(*target.runtime, truth, GetParam());
+      expect_frames(*target.runtime, truth, minor());
       // The recursion is deeper than a walk.
       if (truth.thread != "in_recursion") {
         expect_entries(*target.runtime, truth, victim.pid(), *target.modules);
@@ -278,7 +283,7 @@ TEST_P(Live, BlockedThreads) {
 
 TEST_P(Live, RunningTask) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   for (const auto& python : interpreters) {
     SCOPED_TRACE(python);
     const Victim victim(python, {"-W", "ignore", script("py_running.py")});
@@ -288,7 +293,7 @@ TEST_P(Live, RunningTask) {
     ASSERT_TRUE(target.runtime);
     Runtime& runtime = *target.runtime;
     const Truth& first = victim.threads()[0];
-    EXPECT_EQ(runtime.see_task(runtime.thread_states(first.tid, {})).has_value(), GetParam() >= 14)
+    EXPECT_EQ(runtime.see_task(runtime.thread_states(first.tid, {})).has_value(), minor() >= 14)
         << "up to 3.13 nothing can be seen before it was learned";
     EXPECT_TRUE(runtime.learn(runtime.walk(runtime.thread_states(first.tid, {})).frames));
     EXPECT_FALSE(runtime.learn(runtime.walk(runtime.thread_states(first.tid, {})).frames)) << "all is known";
@@ -299,7 +304,7 @@ TEST_P(Live, RunningTask) {
     std::optional<lt_py_task> other;
     std::string other_coroutine;
     for (const Truth& truth : victim.threads()) {
-      expect_frames(runtime, truth, GetParam());
+      expect_frames(runtime, truth, minor());
       SCOPED_TRACE(truth.thread);
       const auto state = runtime.thread_states(truth.tid, {});
       const auto frames = runtime.walk(state).frames;
@@ -327,7 +332,7 @@ TEST_P(Live, RunningTask) {
 
 TEST_P(Live, TasksOfGarbage) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   const Victim victim(interpreters[0], {"-W", "ignore", script("py_running.py")});
   ASSERT_TRUE(victim.ready());
   Target target(victim.pid());
@@ -389,10 +394,13 @@ std::optional<LockHolder> holder_seen(Runtime& runtime, pid_t pid, pid_t tid) {
 
 TEST_P(Live, GlobalLock) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   for (const auto& python : interpreters) {
     SCOPED_TRACE(python);
-    const Victim victim(python, {script("py_gil.py")});
+    // A build without a GIL can be told to have it.
+    std::vector<std::string> arguments = {script("py_gil.py")};
+    if (!has_gil()) arguments.insert(arguments.begin(), {"-X", "gil=1"});
+    const Victim victim(python, arguments);
     ASSERT_TRUE(victim.ready());
     Target target(victim.pid());
     ASSERT_TRUE(target.runtime);
@@ -428,7 +436,7 @@ Frame native_frame(const ProcessModules& modules, uint64_t address) {
 
 TEST_P(Live, GarbageCollector) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   for (const auto& python : interpreters) {
     SCOPED_TRACE(python);
     const Victim victim(python, {script("py_gc.py")});
@@ -474,7 +482,7 @@ pid_t outer_tid(pid_t pid, pid_t inner) {
 
 TEST_P(Live, PidNamespace) {
   const auto interpreters = pythons(version());
-  if (interpreters.empty()) GTEST_SKIP() << "no python" << version() << " here";
+  if (interpreters.empty()) GTEST_SKIP() << no_python(version());
   const std::string unshare = "/usr/bin/unshare";
   if (geteuid() != 0 || !fs::exists(unshare)) GTEST_SKIP() << "needs root and unshare";
   const Victim victim(unshare, {"--pid", "--fork", "--kill-child", interpreters[0], script("py_nest.py")});
@@ -486,12 +494,14 @@ TEST_P(Live, PidNamespace) {
   for (Truth truth : victim.threads()) {
     truth.tid = outer_tid(pid, truth.tid);
     ASSERT_NE(truth.tid, 0);
-    expect_frames(*target.runtime, truth, GetParam());
+    expect_frames(*target.runtime, truth, minor());
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(CPython, Live, testing::Range(8, 16),
-                         [](const auto& info) { return "3_" + std::to_string(info.param); });
+INSTANTIATE_TEST_SUITE_P(CPython, Live,
+                         testing::Values("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.13t", "3.14",
+                                         "3.14t", "3.15", "3.15t"),
+                         [](const auto& info) { return "3_" + std::string(info.param + 2); });
 
 TEST(Detect, RefusesOldVersionsWithAWarning) {
   bool any = false;

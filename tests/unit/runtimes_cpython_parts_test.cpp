@@ -106,15 +106,51 @@ TEST(DebugOffsets, RefusesWhatItDoesNotKnow) {
   EXPECT_FALSE(decode({}));
 }
 
-TEST(DebugOffsets, AFreeThreadedBuildHasNoTaskNames) {
+TEST(DebugOffsets, AFreeThreadedBuildHasALargerHead) {
   auto words = words_3_13();
   words[2] = 1;
+  words[44] = 32;
+  words[45] = 24;  // ob_type
   const auto o = decode(words);
   ASSERT_TRUE(o) << o.error().what;
   EXPECT_TRUE(o->free_threaded);
   EXPECT_EQ(o->gil_size, 216) << "`enabled` comes before it";
-  EXPECT_EQ(o->task.coro, -1);
-  EXPECT_EQ(o->task.name, -1);
+  EXPECT_EQ(o->task.coro, 136);
+  EXPECT_EQ(o->task.name, 144);
+  EXPECT_EQ(o->task.coro_code, 88);
+  EXPECT_EQ(o->code.copies, -1) << "from 3.14 on";
+}
+
+// The words of a 3.14 without a GIL.
+std::vector<uint64_t> words_3_14t() {
+  uint64_t cookie = 0;
+  std::memcpy(&cookie, "xdebugpy", 8);
+  return {cookie, 0x030e00f0, 1,    //
+          361664, 784,        808,  // runtime
+          246528, 7280,       7272, 7344, 7360,  7408, 7712, 7696, 7704, 16,  7808,
+          0,      7832,       7824, 8024, 17628,                                    //
+          824,    0,          8,    16,   72,    152,  160,  232,  32,              // thread
+          88,     8,          0,    56,   80,    78,   64,   72,                    // frame
+          240,    128,        136,  144,  152,   84,   68,   112,  120,  232, 224,  // code
+          32,     24,                                                               // object
+          432,    40,         104,  184,  56,    48,   32,   56,   40,   32,  216,
+          40,     56,         48,   64,   48,    56,   40,   32,   48,   32,  40,  //
+          56,     32,         48,                                                  // bytes
+          80,     48,         32,   56,                                            // str
+          288,    192,        176,  40,   88,    83};                              // gc, generator
+}
+
+TEST(DebugOffsets, From314OnAFreeThreadedBuildCopiesCode) {
+  auto words = words_3_14t();
+  const auto o = decode(words);
+  ASSERT_TRUE(o) << o.error().what;
+  EXPECT_EQ(o->code.copies, 224);
+  EXPECT_EQ(o->code.bytecode, 232);
+  EXPECT_EQ(o->frame.owner, 78);
+  EXPECT_EQ(o->frame.size, 79);
+  EXPECT_EQ(o->unicode.kind_shift, 8);
+  words[2] = 0;
+  EXPECT_EQ(decode(words)->code.copies, -1) << "with a GIL there is one";
 }
 
 // What is read into a buffer must lie in it, whatever the process says of itself.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loops that stall in many shapes of Python code, each on a CPU and blocked; each stall logs where it truly was:
-{"kind": "cpu"|"sleep"|"gc"|"gil", "shape", "start_ns", "end_ns", "tid", "frames": [[FUNCTION, LINE], ...] innermost first,
-"callee": [FUNCTION, LINE], which may have run inside the innermost at any moment, "held_by": FUNCTION}.
+{"kind": "cpu"|"sleep"|"gc"|"gil"|"stopped", "shape", "start_ns", "end_ns", "tid", "frames": [[FUNCTION, LINE], ...] innermost first,
+"callee": [FUNCTION, LINE], which may have run inside the innermost at any moment, "held_by": FUNCTION, or TID for
+"stopped", by another thread's collection}.
 The loops: asyncio's in the main thread, another in a thread, an epoll loop in a sub-interpreter ("sub"), and one of
 asyncio that calls into sub-interpreters ("into sub").
 Usage: py_lines.py [CPU_SECONDS]. Says "ready", stalls after SIGUSR1."""
@@ -88,10 +89,10 @@ class Node:
     pass
 
 
-async def make_garbage():
+async def make_garbage(turns=60):
     """Cycles that live on: what a collection has to look at. Made in short turns of the loop."""
     made = []
-    for _ in range(60):
+    for _ in range(turns):
         for _ in range(1000):
             node = Node()
             node.me = node
@@ -120,6 +121,22 @@ def lose_gil(shape):
     may_go.set()
     with stall("gil", shape, held_by="keep_gil"):
         time.sleep(0.01)
+    thread.join()
+
+
+def stop_world(shape):
+    """Without a GIL a collection stops all other threads: this one when it is back from its sleep."""
+    may_go = threading.Event()
+
+    def collect_elsewhere():
+        may_go.wait()
+        gc.collect()
+
+    thread = threading.Thread(target=collect_elsewhere)
+    thread.start()
+    may_go.set()
+    with stall("stopped", shape, held_by=thread.native_id):
+        time.sleep(0.005)
     thread.join()
 
 
@@ -220,6 +237,11 @@ async def every_shape(prefix):
         for _ in range(3):
             plain(lose_gil, prefix + "lose_gil")
             await gap()
+    else:
+        made = await make_garbage(400)
+        plain(stop_world, prefix + "stop_world")
+        made.clear()
+        await gap()
 
 
 async def a_few(prefix):

@@ -79,6 +79,7 @@ std::unique_ptr<Code> CodeCache::read(const Key& captured) {
   code->source = source(file.value_or("?"));
   code->first_line = found_line;
   code->flags = load<uint32_t>(object.data() + offsets_.code.flags);
+  code->bytecode = 2 * load<uint64_t>(object.data() + offsets_.bytes.size);  // also a count of items
   code->lines = read_bytes(load<uint64_t>(object.data() + offsets_.code.lines));
   // It may have been freed while it was read, and what it refers to with it.
   const auto still = memory_.get<uint64_t>(captured.address);

@@ -22,7 +22,8 @@ struct Code {
   std::string function;  ///< co_qualname (3.11+), co_name
   std::shared_ptr<const SourceFile> source;
   int first_line = 0;
-  uint32_t flags = 0;  ///< co_flags
+  uint32_t flags = 0;     ///< co_flags
+  uint64_t bytecode = 0;  ///< bytes of it (3.11+)
   /// The line table; nothing if it is larger than 4 MiB (100,000 lines of generated code).
   std::optional<std::vector<uint8_t>> lines;
 };

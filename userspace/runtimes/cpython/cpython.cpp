@@ -19,6 +19,7 @@ namespace looptrace {
 namespace cpython {
 namespace {
 
+constexpr size_t kMaxCopies = 1023;          // of a code object: 8 KiB
 constexpr uint32_t kOwnedByInterpreter = 3;  // 3.12+: a shim; what is above it owns no code either
 
 // Names of the collector's functions from 3.8 to 3.15, without the compiler's suffixes.
@@ -86,6 +87,7 @@ class CPython final : public Runtime {
   std::vector<lt_py_frame> without_shims(std::span<const lt_py_frame> frames) const;
   bool read_code(lt_py_frame& frame) const;
   int line_of(const Code& code, const lt_py_frame& frame) const;
+  std::optional<int64_t> place_in_code(const Code& code, const lt_py_frame& frame) const;
 
   const RemoteMemory memory_;
   const Installation python_;
@@ -150,9 +152,10 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
     bool operator==(const Gil&) const = default;
   };
   const uint64_t gil = lock_at(futex_address);
-  if (!gil || python_.offsets.free_threaded) return std::nullopt;
+  if (!gil) return std::nullopt;
   const auto look = [&]() -> std::optional<Gil> {
-    auto state = memory_.get<Gil>(gil + 8);  // behind `interval`
+    // Behind `interval`; a build that can do without has `enabled` before it.
+    auto state = memory_.get<Gil>(gil + (python_.offsets.free_threaded ? 16 : 8));
     if (!state || !(state->locked &= 0xffffffff) || state->locked != 1 || !state->holder) return std::nullopt;
     return state;
   };
@@ -174,13 +177,34 @@ std::optional<LockHolder> CPython::global_lock_holder(uint64_t futex_address) {
   return found;
 }
 
+// The frame's instruction counted from the first. Without a GIL 3.14+ copies the code for each thread but the
+// first: an array of their addresses behind its length, by the thread's index, 0 for those that never ran it.
+std::optional<int64_t> CPython::place_in_code(const Code& code, const lt_py_frame& frame) const {
+  const Offsets& o = python_.offsets;
+  const uint64_t address = frame.code & o.code_mask();
+  const auto from = [&](uint64_t bytecode) { return static_cast<int64_t>(frame.instr - bytecode); };
+  const int64_t own = from(address + static_cast<uint64_t>(o.code.bytecode));
+  if (o.code.copies < 0) return own;
+  const auto lies_in = [&](int64_t place) {
+    return place >= 0 && static_cast<uint64_t>(place) < code.bytecode;
+  };
+  if (lies_in(own)) return own;
+  std::array<uint64_t, 1 + kMaxCopies> words{};
+  const uint64_t array = memory_.pointer(address + static_cast<uint64_t>(o.code.copies));
+  const size_t read = array % 8 == 0 && array ? memory_.read_some(array, words.data(), sizeof words) / 8 : 0;
+  for (size_t i = 1; i < read && i <= words[0]; ++i) {
+    if (words[i] && lies_in(from(words[i]))) return from(words[i]);
+  }
+  return std::nullopt;
+}
+
 int CPython::line_of(const Code& code, const lt_py_frame& frame) const {
   const Offsets& o = python_.offsets;
   const std::vector<uint8_t>& lines = *code.lines;
   std::optional<int> line;
   if (o.minor >= 11) {
-    const uint64_t bytecode = (frame.code & o.code_mask()) + static_cast<uint64_t>(o.code.bytecode);
-    line = line_by_locations(lines, code.first_line, static_cast<int64_t>(frame.instr - bytecode));
+    if (const auto place = place_in_code(code, frame))
+      line = line_by_locations(lines, code.first_line, *place);
   } else {
     const auto last = static_cast<int32_t>(frame.instr);  // an int: BPF read what follows it too
     line = o.minor == 10 ? line_by_ranges(lines, code.first_line, int64_t{2} * last)

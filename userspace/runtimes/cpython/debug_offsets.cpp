@@ -20,7 +20,8 @@ struct WordOrder {
   size_t thread;       // size, prev, next, interp, current_frame
   size_t thread_ids;   // thread_id, native_thread_id
   size_t frame;        // size, previous, executable, instr_ptr, localsplus, owner
-  size_t code;         // size, filename, name, qualname, linetable, firstlineno, 3 more, co_code_adaptive
+  size_t code;         // size, filename, name, qualname, linetable, firstlineno, 3 more, co_code_adaptive,
+                       // co_tlbc (3.14+)
   size_t object;       // size, ob_type
   size_t bytes;        // size, ob_size, ob_sval
   size_t unicode;      // size, state, length, asciiobject_size
@@ -146,6 +147,7 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   o.code.lines = words.member(order->code + 4, order->code);
   o.code.firstlineno = words.member(order->code + 5, order->code, 4);
   o.code.bytecode = words.member(order->code + 9, order->code, 1);
+  o.code.copies = o.free_threaded && o.minor >= 14 ? words.member(order->code + 10, order->code) : -1;
   o.code.size = end_of({o.code.filename + 16, o.code.name, o.code.lines, o.code.firstlineno});
 
   o.ob_type = words.member(order->object + 1, order->object);
@@ -155,11 +157,11 @@ Result<Offsets> decode_debug_offsets(std::span<const uint8_t> bytes) {
   // Not told: the third member behind the head of an object with a size.
   o.code.flags = o.bytes.size + 8 + 3 * 8;
   // Nor are asyncio's. Later versions tell them elsewhere.
-  const bool tasks_known = o.minor == 13 && !o.free_threaded;
-  o.task = {.coro = tasks_known ? 120 : -1,
-            .name = tasks_known ? 128 : -1,
+  const bool tasks_known = o.minor == 13;
+  o.task = {.coro = tasks_known ? o.head() + 104 : -1,
+            .name = tasks_known ? o.head() + 112 : -1,
             .source_traceback = o.head() + 56,
-            .coro_code = 72};
+            .coro_code = o.head() + 56};
   if (order->generator) {
     o.task.coro_code = words.member(order->generator + 2, order->generator) + o.frame.code;
   }

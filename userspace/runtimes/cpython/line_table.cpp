@@ -77,8 +77,7 @@ std::optional<int> line_by_ranges(std::span<const uint8_t> table, int first_line
 }
 
 std::optional<int> line_by_locations(std::span<const uint8_t> table, int first_line, int64_t offset) {
-  // The instruction before the first is where a frame of 3.11 and 3.12 begins. Anything else lies in another
-  // copy of the code: 3.14+ without a GIL makes one for each thread but the first.
+  // The instruction before the first is where a frame of 3.11 and 3.12 begins.
   if (offset < 0) return offset >= -2 ? std::optional<int>(first_line) : std::nullopt;
   int64_t line = first_line;
   int64_t end = 0;

@@ -40,6 +40,7 @@ Offsets frame_objects(int minor) {
             .flags = 36,
             .lines = 120,
             .bytecode = -1,
+            .copies = -1,
             .size = 128};
   // Task: the numbers of 3.8, then what 3.9 and 3.10 put in front.
   const int more = minor == 8 ? 0 : minor == 9 ? 40 : 48;
@@ -67,6 +68,7 @@ Offsets python_3_11() {
             .flags = 48,
             .lines = 136,
             .bytecode = 184,
+            .copies = -1,
             .size = 144};
   o.unicode = {.length = 16, .state = 32, .kind_shift = 2, .ascii_data = 48, .compact_data = 72};
   return o;
@@ -88,6 +90,7 @@ Offsets python_3_12() {
             .flags = 48,
             .lines = 136,
             .bytecode = 192,
+            .copies = -1,
             .size = 144};
   o.unicode = {.length = 16, .state = 32, .kind_shift = 2, .ascii_data = 40, .compact_data = 56};
   return o;

@@ -49,6 +49,7 @@ struct Offsets {
     int flags;
     int lines;     ///< co_linetable (3.10+), co_lnotab
     int bytecode;  ///< co_code_adaptive: instruction addresses count from here (3.11+)
+    int copies;    ///< co_tlbc: of the bytecode, for each thread but the first (3.14+ without a GIL)
     int size;      ///< of what has to be read to have them all
   } code;
 

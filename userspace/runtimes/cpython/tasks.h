@@ -27,7 +27,7 @@ namespace looptrace::cpython {
 /// and its coroutine runs the code of the frame.
 ///
 /// Limits: no names for Tasks of Python code (asyncio.tasks._PyTask) and of coroutines that Cython compiled;
-/// up to 3.13 none for those of uvloop, of an eager task factory, of free-threaded builds.
+/// up to 3.13 none for those of uvloop and of an eager task factory.
 class Tasks {
  public:
   Tasks(const RemoteMemory& memory, const Installation& python, CodeCache& codes)
