@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A gevent server in small: greenlets on one loop, two of which stall it by turns, asleep and on a CPU.
+"""A gevent server in small: greenlets on one loop, three of which stall it by turns, asleep, on a CPU, and asleep in one
+that runs no Python.
 
 Says "ready", then a line of JSON for each stall: {"kind", "start_ns", "end_ns", "tid", "frames": [[FUNCTION, LINE], ...]
 innermost first}. Ends after COUNT of each. Usage: py_greenlets.py [COUNT [MS]].
@@ -38,6 +39,16 @@ def handler(kind, work, pause):
                           "frames": [[work.__name__, line_of(work.__name__)], ["handler", line_of("handler")]]}), flush=True)
 
 
+def without_python():
+    """A greenlet of a function of C: no frame of Python runs it."""
+    for _ in range(COUNT):
+        gevent.sleep(0.35)
+        start = time.monotonic_ns()
+        gevent.spawn(time.sleep, SECONDS).join()
+        print(json.dumps({"kind": "sleep", "start_ns": start, "end_ns": time.monotonic_ns(), "tid": os.getpid(), "frames": []}),
+              flush=True)
+
+
 def idle():
     while True:
         gevent.sleep(0.05)
@@ -46,4 +57,5 @@ def idle():
 print(f"version\t{gevent.__version__}\nready", flush=True)
 gevent.spawn(idle)
 gevent.sleep(1)  # the tracer attaches
-gevent.joinall([gevent.spawn(handler, "sleep", sleeps, 0.3), gevent.spawn(handler, "cpu", spins, 0.45)])
+gevent.joinall([gevent.spawn(handler, "sleep", sleeps, 0.3), gevent.spawn(handler, "cpu", spins, 0.45),
+                gevent.spawn(without_python)])

@@ -27,8 +27,7 @@ bool is_of_greenlet(const ProcessModules& modules, uint64_t address) {
 // How many frames the stack of a running greenlet has; nothing if none runs.
 std::optional<size_t> greenlet_depth(const Runtime& runtime, const ProcessModules& modules,
                                      const NativeWalk& walk, std::span<const lt_py_frame> frames) {
-  const size_t begun = begun_by(runtime, frames);
-  if (!begun) return std::nullopt;
+  const size_t begun = begun_by(runtime, frames);  // 0: it runs a function of C
   const size_t entering = walk.interrupted && runtime.is_eval(walk.addresses[0]);
   size_t evals = 0;
   for (size_t i = 0; i < walk.addresses.size(); ++i) {

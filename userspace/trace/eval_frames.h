@@ -33,7 +33,7 @@ EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
 /// Ends a walk where the greenlet that runs began, if one runs. greenlet copies each one's part of the stack
 /// in and out of the same place; the outermost that is its own is the function of greenlet's that began it
 /// and never returns. What a walk finds below was left there by others. `frames` are all that the thread has
-/// now.
+/// now: none, where its state is known and runs no Python.
 void end_at_greenlet(const Runtime& runtime, const ProcessModules& modules,
                      std::span<const lt_py_frame> frames, bool interrupted, std::vector<uint64_t>& addresses,
                      uint32_t& unwind_status);

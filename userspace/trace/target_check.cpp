@@ -113,8 +113,9 @@ uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t
   const auto match = [&](std::span<const lt_py_frame> frames) {
     return match_eval_frames(runtime, {native.addresses, interrupted}, frames);
   };
-  const InterpreterStack stack = runtime.walk(runtime.thread_states(tid, {sp, match({}).native}));
-  if (stack.status == LT_PY_END)
+  const ThreadStates states = runtime.thread_states(tid, {sp, match({}).native});
+  const InterpreterStack stack = runtime.walk(states);
+  if (stack.status == LT_PY_END && states[0])
     end_at_greenlet(runtime, modules, stack.frames, interrupted, native.addresses, native.status);
   lt_capture_head head{};
   head.unwind_status = native.status;
