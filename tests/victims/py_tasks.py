@@ -136,3 +136,5 @@ print("ready", os.getpid(), flush=True)
 asyncio.run(main(), debug=DEBUG)
 for truth in truths:
     print(json.dumps(truth))
+sys.stdout.flush()
+os._exit(0)  # what the interpreter collects at its end is a stall, too, but none of a Task
