@@ -124,23 +124,40 @@ TEST(CheckTarget, NoSuchProcess) {
   EXPECT_NE(o.errors.find("4194304"), std::string::npos) << o.errors;
 }
 
-// A stripped program without tables: from outside nobody knows the frame pointer that is left to go by.
-TEST(CheckTarget, TellsOfStacksThatBreakOff) {
-  LOOPTRACE_NEEDS_ROOT();
+// What `check` tells of the stack of a program that was compiled with those options.
+json checked_stack(const std::vector<std::string>& options) {
   const Directory directory;
   const std::string program = directory.path() + "/victim";
-  const Outcome compiled = run({"/usr/bin/env", "cc", "-O2", "-fomit-frame-pointer",
-                                "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-s",
-                                std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
-  ASSERT_EQ(compiled.code, 0) << compiled.errors;
+  std::vector<std::string> compile = {"/usr/bin/env", "cc"};
+  compile.insert(compile.end(), options.begin(), options.end());
+  compile.insert(compile.end(), {std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
+  const Outcome compiled = run(compile);
+  EXPECT_EQ(compiled.code, 0) << compiled.errors;
   Victim victim({program, "--count", "1", "--delay-ms", "20000"});
-  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  EXPECT_TRUE(victim.ready()) << victim.process().errors();
   usleep(200000);
   const Outcome o = run_looptrace({"check", "--json", "-p", std::to_string(victim.pid())});
   const json features = json::parse(o.out, nullptr, false)["features"];
-  const json stacks = features["pid " + std::to_string(victim.pid()) + " stacks"];
+  return features["pid " + std::to_string(victim.pid()) + " stacks"];
+}
+
+// A stripped program without tables: a trace has only the frame pointer to go by, which is none here.
+TEST(CheckTarget, TellsOfStacksThatBreakOff) {
+  LOOPTRACE_NEEDS_ROOT();
+  const json stacks = checked_stack(
+      {"-O2", "-fomit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-s"});
+  EXPECT_EQ(stacks["detail"], "0 of 1 blocked thread walked to the thread's start; 1 frame_without_tables");
+  EXPECT_EQ(stacks["available"], false);
+  EXPECT_NE(stacks.dump().find("did so at victim+0x"), std::string::npos) << stacks;
+}
+
+// With tables that want the frame pointer, which /proc does not tell: a trace has it.
+TEST(CheckTarget, TellsOfStacksThatATraceWalks) {
+  LOOPTRACE_NEEDS_ROOT();
+  const json stacks = checked_stack({"-O0"});
   EXPECT_EQ(stacks["detail"],
             "0 of 1 blocked thread walked to the thread's start; 1 rbp_not_known_from_outside");
+  EXPECT_EQ(stacks["available"], true);
 }
 
 // Listens, as a debuginfod would.

@@ -10,6 +10,7 @@
 
 #include "looptrace.h"
 #include "runtimes/runtime.h"
+#include "stacks/eh_frame.h"
 #include "stacks/elf_object.h"
 #include "stacks/module.h"
 #include "stacks/user_unwinder.h"
@@ -107,6 +108,15 @@ Tables check_tables(const ProcessModules& modules) {
   return t;
 }
 
+// Whether the walk ended in code of a file that no table covers: a trace, too, has only rbp to go by there.
+bool ends_without_tables(const ProcessModules& modules, const UnwoundStack& stack) {
+  const uint64_t address = stack.addresses.back() - 1;
+  const Module* module = modules.find(address);
+  if (!module || !module->object) return false;
+  const std::vector<lt_row>* rows = module->rows();
+  return !rows || find_row(*rows, address - module->bias).kind == LT_ROW_GAP;
+}
+
 // How the interpreter's frames go with the native stack, which a greenlet's first frame ends.
 uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t tid, uint64_t sp,
                           UnwoundStack& native, bool interrupted) {
@@ -157,8 +167,11 @@ Capability check_stacks(const ProcFs& procfs, pid_t pid, ProcessModules& modules
       ++whole;
       continue;
     }
-    ++ends[stack.lacks_bp ? "rbp_not_known_from_outside" : unwind_status_name(status)];
-    if (example.empty() && !stack.lacks_bp && stack.status != LT_UNWIND_END)
+    const bool without_tables = stack.lacks_bp && ends_without_tables(modules, stack);
+    ++ends[without_tables   ? "frame_without_tables"
+           : stack.lacks_bp ? "rbp_not_known_from_outside"
+                            : unwind_status_name(status)];
+    if (example.empty() && (!stack.lacks_bp || without_tables) && stack.status != LT_UNWIND_END)
       example = place_name(modules, stack.addresses.back());
   }
   Capability c{"stacks", true, false, {}, {}};
