@@ -352,10 +352,7 @@ if __name__ == "__main__":
         asyncio.run(every_shape("main "))
     run_to_its_end(lambda: asyncio.run(a_few("thread ")))
     run_to_its_end(loop_in_subinterpreter)
-    if sys.version_info >= (3, 10):  # by another thread than that which made them
-        run_to_its_end(lambda: asyncio.run(into_subinterpreters(made)))
-    else:
-        asyncio.run(into_subinterpreters(made))
+    run_to_its_end(lambda: asyncio.run(into_subinterpreters(made)))  # by another thread than that which made them
     os.close(to_sub)
     for interpreter in made:
         interpreters.destroy(interpreter)

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -122,14 +123,24 @@ size_t count_frames(const RemoteMemory& memory, const Offsets& offsets, uint64_t
   return n;
 }
 
-// 3.8 and 3.9, where each frame has an eval loop of its own.
+// 3.8 and 3.9, where each frame has an eval loop of its own. `lent` are other threads' states, which this
+// one may run.
 std::vector<Candidate> without_marks(const RemoteMemory& memory, const Offsets& offsets,
-                                     std::vector<Candidate> found, const NativeStack& native) {
+                                     std::vector<Candidate> found, const std::vector<Candidate>& lent,
+                                     const NativeStack& native) {
   const auto main = std::find_if(found.begin(), found.end(), [](const Candidate& c) { return c.is_main; });
-  if (found.size() == 2 && native.evals && main != found.end()) {
+  if (found.size() <= 2 && native.evals && main != found.end()) {
+    const auto fits = [&](size_t frames) { return frames == *native.evals || frames + 1 == *native.evals; };
     // The other one may be run by another thread.
     const size_t frames = count_frames(memory, offsets, main->state);
-    if (frames == *native.evals || frames + 1 == *native.evals) return {*main};
+    if (fits(frames)) return {*main};
+    if (found.size() == 1) {
+      std::vector<Candidate> both;
+      std::copy_if(lent.begin(), lent.end(), std::back_inserter(both),
+                   [&](const Candidate& c) { return fits(frames + count_frames(memory, offsets, c.state)); });
+      both.push_back(*main);
+      return both.size() == 2 ? both : found;
+    }
   }
   if (found.size() > 2) return main == found.end() ? std::vector<Candidate>() : std::vector{*main};
   return found;
@@ -167,7 +178,8 @@ ThreadStates find_thread_states(const RemoteMemory& memory, const Offsets& offse
   const auto all = interpreters(memory, offsets, runtime);
   const uint64_t end = all.size() > 1 ? stack_end(memory.pid(), native.sp) : 0;
   const bool lends = offsets.thread.eval_mark >= 0 && end;  // states of one thread to another
-  std::vector<Candidate> found;
+  const bool may_lend = offsets.minor <= 9 && native.evals && all.size() > 1;
+  std::vector<Candidate> found, lent;
   uint64_t idle = 0;
   for (const uint64_t interpreter : all) {
     const bool is_main = interpreter == all.back();
@@ -182,13 +194,15 @@ ThreadStates find_thread_states(const RemoteMemory& memory, const Offsets& offse
             candidate.extent && candidate.extent->inner >= native.sp && candidate.extent->outer < end;
         if (own || here) found.push_back(candidate);
       }
+      if (may_lend && !own && !is_main && runs_python(memory, offsets, state))
+        lent.push_back({state, is_main, std::nullopt});
       if (own && !runs) idle = state;
       if (own) break;
       state = memory.pointer(state + offsets.thread.next);
     }
   }
-  if (found.size() > 1 || lends) {
-    found = offsets.minor <= 9 ? without_marks(memory, offsets, std::move(found), native)
+  if (found.size() > 1 || lends || !lent.empty()) {
+    found = offsets.minor <= 9 ? without_marks(memory, offsets, std::move(found), lent, native)
                                : in_order(std::move(found), native, end);
   }
   ThreadStates states{};

@@ -25,7 +25,9 @@ std::vector<uint64_t> interpreters(const RemoteMemory& memory, const Offsets& of
 /// stack: a _PyCFrame (3.10 to 3.12) or the frame that marks an entry (3.12+). That also tells whether a
 /// state is the thread's: up to 3.12 it is that of the thread which made the interpreter, whoever runs
 /// it. 3.8 and 3.9 keep nothing there: of two states with frames the newer interpreter's is the inner, if the
-/// native stack has eval frames for both; where there are more, only the main interpreter's is told.
+/// native stack has eval frames for both; where there are more, only the main interpreter's is told. One that
+/// another thread has made is this thread's if it alone has as many frames as the native stack has eval
+/// frames besides the main interpreter's.
 ThreadStates find_thread_states(const RemoteMemory& memory, const Offsets& offsets, uint64_t runtime,
                                 pid_t tid, const NativeStack& native);
 
