@@ -241,7 +241,7 @@ def print_row(name, kind, row):
         print(f"  capture            {us:8.1f} us   {verdict(us, AIM_CAPTURE_US)}   {title}: {cost['kernel']:.0f} kernel, "
               f"{cost['native']:.0f} native, {cost['interpreter']:.0f} interpreter frames ({cost['captures']} captures)")
     for what, t in row["new_frame"].items():
-        print(f"  new frame          {t['median_us']:8.1f} us, worst {t['worst_us']:.0f} us   "
+        print(f"  new frame          {t['median_us']:8.1f} us, p99 {t['p99_us']:.0f} us, worst {t['worst_us']:.0f} us   "
               f"{verdict(t['worst_us'], AIM_NAME_US)}   {what}, {t['frames']} frames")
     mb = row["memory_kb"] / 1024
     print(f"  memory             {mb:8.1f} MB   {verdict(mb, AIM_MEMORY_MB[kind])}   more resident "

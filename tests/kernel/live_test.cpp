@@ -59,9 +59,6 @@ uint64_t watch(const Case& c) {
   const uint64_t threshold = c.threshold_ms * kMs;
   Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", std::to_string(c.threshold_ms) + "ms"});
   EXPECT_TRUE(trace.started());
-  // In its first moments it opens libc's lines (60 to 80 ms where they are compressed): a record that is due
-  // meanwhile waits for them, as the README says.
-  usleep(400'000);
   victim.begin();
   if (!c.ends) {
     // The record of ten times the threshold is the last that is asked for.

@@ -226,6 +226,30 @@ TEST(DeepStacks, SayThatTheyAreCut) {
   EXPECT_FALSE(listener.was_asked());
 }
 
+// One that is asked and does not answer keeps nobody from being traced meanwhile.
+TEST(Debuginfod, AServerThatHangsDoesNotHoldUpTheStart) {
+  LOOPTRACE_NEEDS_ROOT();
+  constexpr uint64_t kPatience = 4;  // seconds, of which attaching takes less than one
+  const Directory directory;
+  const std::string program = directory.path() + "/stripped";
+  const Outcome stripped = run({"/usr/bin/env", "strip", "-o", program, victim_path("epoll_sleep")});
+  ASSERT_EQ(stripped.code, 0) << stripped.errors;
+  const Listener listener;
+  setenv("DEBUGINFOD_URLS", listener.url().c_str(), 1);
+  setenv("DEBUGINFOD_CACHE_PATH", directory.path().c_str(), 1);
+  setenv("DEBUGINFOD_TIMEOUT", std::to_string(kPatience).c_str(), 1);
+  Victim victim({program, "--count", "1", "--delay-ms", "20000"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  const uint64_t before = monotonic_ns();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--debuginfod"});
+  for (const char* name : {"DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "DEBUGINFOD_TIMEOUT"}) unsetenv(name);
+  if (!trace.started()) GTEST_SKIP() << trace.process().errors();
+  EXPECT_LT(monotonic_ns() - before, kPatience * 1'000'000'000);
+  bool asked = false;
+  for (int i = 0; i < 100 && !(asked = listener.was_asked()); ++i) usleep(20'000);
+  EXPECT_TRUE(asked);
+}
+
 // A swap file while it lives, where this machine allows one.
 class Swap {
  public:

@@ -18,6 +18,7 @@
 
 #include "stacks/debuginfod.h"
 #include "stacks/elf_object.h"
+#include "stacks/symbolizer.h"
 
 namespace looptrace {
 namespace {
@@ -81,7 +82,29 @@ class DebuginfodTest : public testing::Test {
     unsetenv("DEBUGINFOD_URLS");
     fs::remove_all(directory_);
   }
+  // prog.dbg, and stripped without it.
+  bool make_program() {
+    const std::string d = directory_;
+    std::ofstream(d + "/prog.c")
+        << "static __attribute__((noinline)) int only_in_debug_data(int n) {\n  return n * 3;\n}\n"
+           "int main(int argc, char **argv) {\n  (void)argv;\n  return only_in_debug_data(argc);\n}\n";
+    if (!run("cd " + d +
+             " && cc -g -O1 -Wl,--build-id prog.c -o prog && objcopy --only-keep-debug prog prog.dbg && "
+             "nm prog > names && strip prog -o stripped"))
+      return false;
+    std::ifstream names(d + "/names");
+    for (std::string line; std::getline(names, line);)
+      if (line.ends_with(" only_in_debug_data")) address_ = std::stoull(line, nullptr, 16);
+    return address_ != 0;
+  }
+  std::shared_ptr<ElfObject> open_stripped(std::shared_ptr<Debuginfod> servers) {
+    const std::string path = directory_ / "stripped";
+    auto object = ElfObject::from_fd(UniqueFd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path, {},
+                                     std::move(servers));
+    return object ? *object : nullptr;
+  }
   fs::path directory_;
+  uint64_t address_ = 0;
 };
 
 TEST_F(DebuginfodTest, NeedsAServer) {
@@ -93,24 +116,8 @@ TEST_F(DebuginfodTest, NeedsAServer) {
 
 TEST_F(DebuginfodTest, NamesAndLinesComeFromAServer) {
   const std::string d = directory_;
-  std::ofstream(d + "/prog.c")
-      << "static __attribute__((noinline)) int only_in_debug_data(int n) {\n  return n * 3;\n}\n"
-         "int main(int argc, char **argv) {\n  (void)argv;\n  return only_in_debug_data(argc);\n}\n";
-  if (!run("cd " + d +
-           " && cc -g -O1 -Wl,--build-id prog.c -o prog && objcopy --only-keep-debug prog prog.dbg && "
-           "nm prog > names && strip prog -o stripped"))
-    GTEST_SKIP() << "no C compiler or binutils here";
-  uint64_t address = 0;
-  std::ifstream names(d + "/names");
-  for (std::string line; std::getline(names, line);)
-    if (line.ends_with(" only_in_debug_data")) address = std::stoull(line, nullptr, 16);
-  ASSERT_NE(address, 0u);
-
-  const auto open_stripped = [&](std::shared_ptr<Debuginfod> servers) {
-    auto object = ElfObject::from_fd(UniqueFd(::open((d + "/stripped").c_str(), O_RDONLY | O_CLOEXEC)),
-                                     d + "/stripped", {}, std::move(servers));
-    return *object;
-  };
+  if (!make_program()) GTEST_SKIP() << "no C compiler or binutils here";
+  const uint64_t address = address_;
   const auto unasked = open_stripped(nullptr);
   EXPECT_FALSE(unasked->find_symbol(address));
   EXPECT_TRUE(unasked->positions(address).empty());
@@ -140,6 +147,33 @@ TEST_F(DebuginfodTest, NamesAndLinesComeFromAServer) {
   EXPECT_TRUE(positions.back().file.ends_with("prog.c")) << positions.back().file;
   EXPECT_GE(positions.back().line, 1);
   EXPECT_LE(positions.back().line, 3);
+}
+
+// Whoever wants a file's lines may be about to attach: an answer may take seconds.
+TEST_F(DebuginfodTest, OfWhatIsWantedNobodyIsAskedBeforeItIsRead) {
+  if (!make_program()) GTEST_SKIP() << "no C compiler or binutils here";
+  const FileServer server(directory_);
+  setenv("DEBUGINFOD_URLS", server.url().c_str(), 1);
+  auto servers = Debuginfod::open();
+  if (!servers) GTEST_SKIP() << servers.error().message();
+  const auto object = open_stripped(*servers);
+  ASSERT_TRUE(object);
+  fs::create_directories(directory_ / "buildid" / object->build_id());
+  fs::copy_file(directory_ / "prog.dbg", directory_ / "buildid" / object->build_id() / "debuginfo");
+  const auto asked = [&] {
+    std::ifstream log(directory_ / "log");
+    return std::string(std::istreambuf_iterator<char>(log), {}).find("GET /buildid/") != std::string::npos;
+  };
+
+  Symbolizer symbolizer({});
+  symbolizer.want(object);
+  EXPECT_TRUE(symbolizer.has_more_to_read());
+  EXPECT_FALSE(asked());
+  for (int i = 0; i < 1000 && symbolizer.has_more_to_read(); ++i) symbolizer.read_on();
+  EXPECT_FALSE(symbolizer.has_more_to_read());
+  EXPECT_TRUE(asked());
+  EXPECT_TRUE(object->lines_are_read());
+  EXPECT_FALSE(object->positions(address_).empty());
 }
 
 }  // namespace

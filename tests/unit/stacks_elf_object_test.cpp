@@ -270,6 +270,8 @@ TEST_F(Compiled, PositionsOfInlinedFunctions) {
     SCOPED_TRACE(options);
     expect_inlined(*object);
     EXPECT_GT(object->dwarf_bytes(), 0u);
+    object->drop_units();
+    expect_inlined(*object);
     object->drop_dwarf();
     EXPECT_EQ(object->dwarf_bytes(), 0u);
     expect_inlined(*object);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -128,6 +129,80 @@ TEST_F(SymbolizerTest, LinesAreLookedUpOnlyWhereTheyAreAskedFor) {
   EXPECT_EQ(object->dwarf_bytes(), 0u);
   EXPECT_GT(frames(address).back().line, 0) << "the name alone is not kept";
   EXPECT_GT(object->dwarf_bytes(), 0u);
+}
+
+// libc, whose separate debug file is large and compressed.
+class LargeFile : public SymbolizerTest {
+ protected:
+  void SetUp() override {
+    SymbolizerTest::SetUp();
+    for (const Module& module : modules_.all()) {
+      if (module.object && module.object->name() == "libc.so.6") libc_ = &module;
+    }
+    if (!libc_) GTEST_SKIP() << "libc is not a file of its own here";
+    ObjectCache other;
+    const auto modules = ProcessModules::load(getpid(), other);
+    ASSERT_TRUE(modules);
+    const Module* const libc = modules->find(libc_->start);
+    const auto yield = libc->object->find_by_name("sched_yield");
+    if (!yield || libc->object->positions(yield->start).empty()) GTEST_SKIP() << "libc6-dbg is not installed";
+  }
+  Frame frame(const char* function, bool hurry) {
+    const auto symbol = libc_->object->find_by_name(function);
+    EXPECT_TRUE(symbol);
+    std::vector<Frame> out;
+    symbolizer_.user(getpid(), modules_, symbol->start + libc_->bias, false, out,
+                     hurry ? Symbolizer::Detail::line_if_read : Symbolizer::Detail::line);
+    EXPECT_EQ(out.back().function, function);
+    return out.back();
+  }
+
+  const Module* libc_ = nullptr;
+};
+
+TEST_F(LargeFile, AHurriedFrameDoesNotWaitForItsLine) {
+  const Frame hurried = frame("sched_yield", true);
+  EXPECT_EQ(hurried.line, 0);
+  EXPECT_EQ(hurried.file, "");
+  EXPECT_TRUE(symbolizer_.has_more_to_read());
+  // In pieces, none of which is much of it.
+  const auto cpu_ns = [] {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+  };
+  long longest = 0, sum = 0;
+  int pieces = 0;
+  for (; symbolizer_.has_more_to_read(); ++pieces) {
+    ASSERT_LT(pieces, 10'000);
+    const long before = cpu_ns();
+    symbolizer_.read_on();
+    const long taken = cpu_ns() - before;
+    longest = std::max(longest, taken);
+    sum += taken;
+  }
+  std::printf("%d pieces, %ld us, the longest %ld us\n", pieces, sum / 1000, longest / 1000);
+  EXPECT_GE(pieces, 20);
+  EXPECT_LT(longest, sum / 5);
+  EXPECT_GT(frame("sched_yield", true).line, 0) << "that it had none was not kept";
+  EXPECT_GT(frame("malloc", true).line, 0);
+}
+
+TEST_F(LargeFile, AFrameWithoutHurryHasItsLineAtOnce) {
+  EXPECT_EQ(frame("sched_yield", true).line, 0);
+  EXPECT_GT(frame("sched_yield", false).line, 0);
+  EXPECT_GT(frame("malloc", true).line, 0);
+  const size_t before = libc_->object->dwarf_bytes();
+  libc_->object->drop_units();
+  EXPECT_LT(libc_->object->dwarf_bytes(), before);
+  EXPECT_GT(frame("qsort", true).line, 0) << "where the units are was not forgotten";
+}
+
+TEST_F(LargeFile, WhatIsWantedIsReadBeforeItsFirstFrame) {
+  symbolizer_.want(libc_->object);
+  symbolizer_.want(libc_->object);
+  while (symbolizer_.has_more_to_read()) symbolizer_.read_on();
+  EXPECT_GT(frame("sched_yield", true).line, 0);
 }
 
 TEST_F(SymbolizerTest, NamesLibc) {

@@ -6,9 +6,12 @@
 #include <libelf.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/free_with.h"
+#include "stacks/dwarf_image.h"
 #include "stacks/elf_file.h"
 #include "stacks/internal_name.h"
 #include "stacks/separate_debug.h"
@@ -17,58 +20,25 @@
 namespace looptrace {
 namespace {
 
-// libdw holds all of it in memory while open.
-constexpr uint64_t kMaxDwarf = 512u << 20;
 // Bounds on a walk through one unit's tree: broken files have loops.
 constexpr size_t kMaxDies = 1u << 20;
 constexpr int kMaxDepth = 128;
 constexpr size_t kMaxInlined = 64;
 constexpr size_t kMaxUnitRanges = 4u << 20;
+constexpr size_t kMaxUnits = 1u << 17;  // for each libdw keeps something
+// An inlined function's abstract one, and what that is specified by; broken files have loops.
+constexpr int kMaxOrigins = 16;
+// Of a unit's header, and of its first entry, which has its name and ranges.
+constexpr uint64_t kMaxUnitHeader = 64, kMaxUnitEntry = 16u << 10;
+constexpr size_t kUnitsAtOnce = 128;
+// What stays of units in use.
+constexpr size_t kMaxFilled = 8u << 20;
+// More is not read to name one frame: a larger unit's inlined functions, or lines, are not looked for.
+constexpr uint64_t kMaxPart = 32u << 20;
 
-using ElfPtr = std::unique_ptr<Elf, FreeWith<elf_end>>;
+constexpr std::initializer_list<DwarfImage::Part> kAllParts = {DwarfImage::kInfo, DwarfImage::kLine};
+
 using DwarfPtr = std::unique_ptr<Dwarf, FreeWith<dwarf_end>>;
-
-bool is_debug_section(const ElfFile::Section& section) {
-  return section.header.sh_type != SHT_NOBITS &&
-         (section.name.starts_with(".debug_") || section.name.starts_with(".zdebug_"));
-}
-
-// The bytes of all debug sections once unpacked; kMaxDwarf + 1 for "too many".
-uint64_t dwarf_size(const ElfFile& file) {
-  uint64_t total = 0;
-  for (const ElfFile::Section& section : file.sections()) {
-    if (!is_debug_section(section)) continue;
-    uint64_t size = section.header.sh_size;
-    if (size > file.size()) return kMaxDwarf + 1;
-    if (section.header.sh_flags & SHF_COMPRESSED) {
-      Elf64_Chdr packed;
-      if (!file.pread(section.header.sh_offset, &packed, sizeof packed)) return kMaxDwarf + 1;
-      if (packed.ch_size > kMaxDwarf) return kMaxDwarf + 1;
-      size += packed.ch_size;
-    }
-    total += size;
-    if (total > kMaxDwarf) return kMaxDwarf + 1;
-  }
-  return total;
-}
-
-ElfPtr begin(const ElfFile& file) {
-  if (file.fd() >= 0) return ElfPtr(elf_begin(file.fd(), ELF_C_READ, nullptr));
-  // libelf takes a writable pointer but does not write through it here.
-  auto* image = reinterpret_cast<char*>(const_cast<uint8_t*>(file.image().data()));
-  return ElfPtr(elf_memory(image, file.image().size()));
-}
-
-std::string function_name(Dwarf_Die* die) {
-  Dwarf_Attribute attribute;
-  for (const unsigned kind : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name}) {
-    if (!dwarf_attr_integrate(die, kind, &attribute)) continue;
-    if (const char* name = dwarf_formstring(&attribute)) return demangle(name);
-  }
-  if (!dwarf_attr_integrate(die, DW_AT_name, &attribute)) return {};
-  const char* name = dwarf_formstring(&attribute);
-  return name ? std::string(without_internal_prefix(name)) : "";
-}
 
 // A scope that may hold subprograms but has no code range of its own.
 bool is_container(int tag) {
@@ -128,94 +98,255 @@ class Descent {
 }  // namespace
 
 struct DwarfLines::Impl {
+  struct Unit {
+    uint64_t begin, end;
+    Dwarf_Off die;
+    bool has_lines;  // libdw has read them
+  };
   struct UnitRange {
     uint64_t low, high;
-    Dwarf_Off unit;
+    uint32_t unit;
   };
 
-  std::unique_ptr<ElfFile> shared;  // what dwz took out of this file and others
-  ElfPtr shared_elf;
-  DwarfPtr shared_dwarf;
-  ElfPtr elf;
-  DwarfPtr dwarf;
+  std::unique_ptr<ElfFile> shared_file;  // what dwz took out of this file and others: it is read whole
+  std::unique_ptr<DwarfImage> shared, image;
+  DwarfPtr shared_dwarf, dwarf;
+  std::vector<Unit> units;        // by begin
   std::vector<UnitRange> ranges;  // by low
-  uint64_t size = 0;
+  uint64_t shared_read = 0, lines_read = 0, next_unit = 0;
+  uint64_t lines_made = 0;  // bytes of line tables that libdw has read
+  bool units_read = false, ready = false, failed = false;
 
-  void index_units();
-  bool find_unit(uint64_t address, Dwarf_Die& unit);
+  void step();
+  /// In bytes that take as long to unpack.
+  uint64_t work() const {
+    constexpr uint64_t kUnit = 1024;
+    return image->read_bytes() + (shared ? shared->read_bytes() : 0) + units.size() * kUnit;
+  }
+  bool read_shared();
+  bool begin();
+  void read_units();
+  void read_lines();
+  void finish();
+  void drop_parts() {
+    for (const auto part : kAllParts) image->drop(part);
+  }
+  void drop_if_too_much() {
+    if (image->filled() > kMaxFilled) drop_parts();
+  }
+  bool need_unit(const Unit& unit);
+  bool has_unit(const Unit& unit) const {
+    return image->has(DwarfImage::kInfo, unit.begin, unit.end - unit.begin);
+  }
+  bool need_entry(Dwarf_Die& die);
+  void need_lines(Dwarf_Die& unit);
+  /// Its lines are there, and what is beneath `die` if it is not too large.
+  const Unit* find_unit(uint64_t address, Dwarf_Die& die);
+  std::string function_name(Dwarf_Die die);
 };
 
+// True when all of it is there.
+bool DwarfLines::Impl::read_shared() {
+  if (!shared->read_on()) return false;
+  uint64_t before = 0;
+  for (const auto part : kAllParts) {
+    const uint64_t size = shared->size(part);
+    if (shared_read < before + size) {
+      const uint64_t from = shared_read - before, piece = std::min(DwarfImage::kPiece, size - from);
+      failed |= !shared->need(part, from, piece);
+      shared_read += piece;
+      return false;
+    }
+    before += size;
+  }
+  return true;
+}
+
+bool DwarfLines::Impl::begin() {
+  dwarf.reset(dwarf_begin_elf(image->elf(), DWARF_C_READ, nullptr));
+  if (!dwarf) return false;
+  if (!shared) return true;
+  shared_dwarf.reset(dwarf_begin_elf(shared->elf(), DWARF_C_READ, nullptr));
+  if (!shared_dwarf) return false;
+  dwarf_setalt(dwarf.get(), shared_dwarf.get());
+  return true;
+}
+
 // All units' ranges: .debug_aranges is absent or incomplete with several compilers.
-void DwarfLines::Impl::index_units() {
-  Dwarf_CU* unit = nullptr;
-  Dwarf_Die die;
-  uint8_t unit_type = 0;
-  while (ranges.size() < kMaxUnitRanges &&
-         dwarf_get_units(dwarf.get(), unit, &unit, nullptr, &unit_type, &die, nullptr) == 0) {
+void DwarfLines::Impl::read_units() {
+  drop_if_too_much();
+  const uint64_t from = next_unit;
+  // Which of a piece's pages units begin in is not worth asking where all are unpacked anyway.
+  const bool packed = image->is_packed(DwarfImage::kInfo);
+  if (packed) (void)image->need(DwarfImage::kInfo, from, DwarfImage::kPiece);
+  const size_t enough = units.size() + kUnitsAtOnce;
+  while (ranges.size() < kMaxUnitRanges && units.size() < std::min(enough, kMaxUnits) &&
+         (!packed || next_unit - from < DwarfImage::kPiece)) {
+    Unit unit{next_unit, 0, 0, false};
+    size_t header_size = 0;
+    if (!image->need(DwarfImage::kInfo, unit.begin, kMaxUnitHeader) ||
+        dwarf_next_unit(dwarf.get(), unit.begin, &unit.end, &header_size, nullptr, nullptr, nullptr, nullptr,
+                        nullptr, nullptr) != 0 ||
+        unit.end <= unit.begin ||
+        !image->need(DwarfImage::kInfo, unit.begin, std::min(unit.end - unit.begin, kMaxUnitEntry))) {
+      units_read = true;
+      return;
+    }
+    next_unit = unit.end;
+    unit.die = unit.begin + header_size;
+    const auto number = static_cast<uint32_t>(units.size());
+    units.push_back(unit);
+    Dwarf_Die die;
+    if (!dwarf_offdie(dwarf.get(), unit.die, &die)) continue;
     // A skeleton has the lines of a unit whose functions are in a .dwo file, which is not read.
     if (const int tag = dwarf_tag(&die); tag != DW_TAG_compile_unit && tag != DW_TAG_skeleton_unit) continue;
-    const Dwarf_Off offset = dwarf_dieoffset(&die);
     Dwarf_Addr base, low, high;
     ptrdiff_t at = 0;
     while ((at = dwarf_ranges(&die, at, &base, &low, &high)) > 0 && ranges.size() < kMaxUnitRanges)
-      if (low < high) ranges.push_back({low, high, offset});
+      if (low < high) ranges.push_back({low, high, number});
   }
-  std::sort(ranges.begin(), ranges.end(), [](auto& a, auto& b) { return a.low < b.low; });
-  ranges.shrink_to_fit();
+  units_read = ranges.size() >= kMaxUnitRanges || units.size() >= kMaxUnits;
 }
 
-bool DwarfLines::Impl::find_unit(uint64_t address, Dwarf_Die& unit) {
+void DwarfLines::Impl::read_lines() {
+  const uint64_t size = image->size(DwarfImage::kLine);
+  const uint64_t piece = std::min(DwarfImage::kPiece, size - lines_read);
+  (void)image->need(DwarfImage::kLine, lines_read, piece);
+  drop_if_too_much();
+  lines_read += piece;
+}
+
+void DwarfLines::Impl::finish() {
+  drop_if_too_much();
+  std::sort(ranges.begin(), ranges.end(), [](auto& a, auto& b) { return a.low < b.low; });
+  ranges.shrink_to_fit();
+  units.shrink_to_fit();
+  ready = true;
+}
+
+bool DwarfLines::Impl::need_unit(const Unit& unit) {
+  const uint64_t size = unit.end - unit.begin;
+  return size <= kMaxPart && image->need(DwarfImage::kInfo, unit.begin, size);
+}
+
+// The unit that holds `die`, which may be another one than that which led to it.
+bool DwarfLines::Impl::need_entry(Dwarf_Die& die) {
+  if (dwarf_cu_getdwarf(die.cu) != dwarf.get()) return true;
+  const Dwarf_Off at = dwarf_dieoffset(&die);
+  const auto after = std::upper_bound(units.begin(), units.end(), at,
+                                      [](Dwarf_Off at, const Unit& unit) { return at < unit.begin; });
+  return after != units.begin() && need_unit(*std::prev(after));
+}
+
+// libdw reads them once.
+void DwarfLines::Impl::need_lines(Dwarf_Die& unit) {
+  const uint8_t* const lines = image->data(DwarfImage::kLine);
+  Dwarf_Attribute attribute;
+  Dwarf_Word at = 0;
+  const uint64_t size = image->size(DwarfImage::kLine);
+  uint32_t length = 0;
+  uint64_t long_length = 0;
+  constexpr uint64_t kLengths = sizeof length + sizeof long_length;
+  if (!lines || dwarf_formudata(dwarf_attr(&unit, DW_AT_stmt_list, &attribute), &at) != 0 || at > size ||
+      size - at < kLengths || !image->need(DwarfImage::kLine, at, kLengths))
+    return;
+  std::memcpy(&length, lines + at, sizeof length);
+  std::memcpy(&long_length, lines + at + sizeof length, sizeof long_length);
+  const uint64_t rest = std::min(length == 0xffffffff ? long_length : length, size - at);
+  if (rest > kMaxPart) return;
+  lines_made += rest;
+  (void)image->need(DwarfImage::kLine, at, kLengths + rest);
+}
+
+const DwarfLines::Impl::Unit* DwarfLines::Impl::find_unit(uint64_t address, Dwarf_Die& die) {
   auto it = std::upper_bound(ranges.begin(), ranges.end(), address,
                              [](uint64_t at, const UnitRange& range) { return at < range.low; });
   // Ranges of a broken file may overlap; a few steps back are enough for sound ones.
   for (int i = 0; i < 8 && it != ranges.begin(); ++i) {
     --it;
-    if (address < it->high) return dwarf_offdie(dwarf.get(), it->unit, &unit) != nullptr;
+    if (address >= it->high) continue;
+    Unit& found = units[it->unit];
+    // Not behind positions(): a large unit whose frames are asked for by turns is to stay.
+    if (!has_unit(found)) drop_if_too_much();
+    (void)need_unit(found);
+    if (!image->need(DwarfImage::kInfo, found.begin, std::min(found.end - found.begin, kMaxUnitEntry)) ||
+        !dwarf_offdie(dwarf.get(), found.die, &die))
+      return nullptr;
+    if (!std::exchange(found.has_lines, true)) need_lines(die);
+    return &found;
   }
-  return false;
+  return nullptr;
 }
 
-bool DwarfLines::has_dwarf(const ElfFile& file) {
-  bool lines = false, units = false;
-  for (const ElfFile::Section& section : file.sections()) {
-    if (!is_debug_section(section)) continue;
-    lines |= section.name.ends_with("debug_line");
-    units |= section.name.ends_with("debug_info");
+// As dwarf_attr_integrate() finds it, which does not ask for the units that it follows references to.
+std::string DwarfLines::Impl::function_name(Dwarf_Die die) {
+  std::string plain;
+  for (int i = 0; i < kMaxOrigins; ++i) {
+    Dwarf_Attribute attribute;
+    for (const unsigned kind : {DW_AT_linkage_name, DW_AT_MIPS_linkage_name}) {
+      if (!dwarf_attr(&die, kind, &attribute)) continue;
+      if (const char* name = dwarf_formstring(&attribute)) return demangle(name);
+    }
+    if (plain.empty() && dwarf_attr(&die, DW_AT_name, &attribute))
+      if (const char* name = dwarf_formstring(&attribute)) plain = without_internal_prefix(name);
+    Dwarf_Die origin;
+    if ((!dwarf_attr(&die, DW_AT_abstract_origin, &attribute) &&
+         !dwarf_attr(&die, DW_AT_specification, &attribute)) ||
+        !dwarf_formref_die(&attribute, &origin) || !need_entry(origin))
+      break;
+    die = origin;
   }
-  return lines && units && dwarf_size(file) <= kMaxDwarf;
+  return plain;
 }
 
 DwarfLines::DwarfLines(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DwarfLines::~DwarfLines() = default;
 
 std::unique_ptr<DwarfLines> DwarfLines::open(const ElfFile& file, const std::string& root) {
-  if (!has_dwarf(file)) return nullptr;
-  elf_version(EV_CURRENT);
   auto impl = std::make_unique<Impl>();
-  impl->elf = begin(file);
-  if (impl->elf) impl->dwarf.reset(dwarf_begin_elf(impl->elf.get(), DWARF_C_READ, nullptr));
-  if (!impl->dwarf) return nullptr;
-  impl->size = dwarf_size(file);
+  impl->image = DwarfImage::of(file);
+  if (!impl->image) return nullptr;
   if (has_supplementary(file)) {
-    // libdw would open what the file names, be it a FIFO: so it gets one, or nothing of this file.
-    impl->shared = find_supplementary(file, root);
-    const uint64_t size = impl->shared ? dwarf_size(*impl->shared) : 0;
-    if (!size || size > kMaxDwarf) return nullptr;
-    impl->shared_elf = begin(*impl->shared);
-    if (impl->shared_elf)
-      impl->shared_dwarf.reset(dwarf_begin_elf(impl->shared_elf.get(), DWARF_C_READ, nullptr));
-    if (!impl->shared_dwarf) return nullptr;
-    dwarf_setalt(impl->dwarf.get(), impl->shared_dwarf.get());
-    impl->size += size;
+    impl->shared_file = find_supplementary(file, root);
+    if (impl->shared_file) impl->shared = DwarfImage::of(*impl->shared_file);
+    if (!impl->shared) return nullptr;
   }
-  impl->index_units();
   return std::unique_ptr<DwarfLines>(new DwarfLines(std::move(impl)));
+}
+
+void DwarfLines::Impl::step() {
+  if (shared && !read_shared()) return;
+  if (!image->read_on()) return;
+  if (!dwarf) {
+    failed = image->failed() || !begin();
+  } else if (!units_read) {
+    read_units();
+  } else if (image->is_packed(DwarfImage::kLine) && lines_read < image->size(DwarfImage::kLine)) {
+    read_lines();
+  } else {
+    finish();
+  }
+}
+
+bool DwarfLines::read_on() {
+  for (const uint64_t before = impl_->work(); !all_read(); impl_->step())
+    if (impl_->work() - before >= DwarfImage::kPiece) return false;
+  return true;
+}
+
+bool DwarfLines::all_read() const { return impl_->ready || impl_->failed; }
+
+bool DwarfLines::read_all() {
+  while (!read_on()) {
+  }
+  return impl_->ready;
 }
 
 std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   std::vector<ElfObject::Position> result;
   Dwarf_Die unit;
-  if (!impl_->find_unit(address, unit)) return result;
+  const Impl::Unit* const found = impl_->find_unit(address, unit);
+  if (!found) return result;
 
   ElfObject::Position here;
   if (Dwarf_Line* line = dwarf_getsrc_die(&unit, address)) {
@@ -227,10 +358,11 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   if (dwarf_getsrcfiles(&unit, &files, &nfiles) != 0) files = nullptr;
 
   // From the innermost outwards: each inlined function's call site is where its caller is.
-  std::vector<Dwarf_Die> path = Descent(address).run(&unit);
+  std::vector<Dwarf_Die> path;
+  if (impl_->has_unit(*found)) path = Descent(address).run(&unit);
   for (auto die = path.rbegin(); die != path.rend(); ++die) {
     if (dwarf_tag(&*die) != DW_TAG_inlined_subroutine) continue;
-    here.function = function_name(&*die);
+    here.function = impl_->function_name(*die);
     result.push_back(std::move(here));
     here = {};
     Dwarf_Attribute attribute;
@@ -246,10 +378,15 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   return result;
 }
 
+void DwarfLines::drop_units() { impl_->drop_parts(); }
+
 size_t DwarfLines::bytes() const {
-  // What libdw decodes besides (abbreviations, line tables of units asked for) is about the size of what
-  // it decodes it from, at most; half is a fair mean.
-  return impl_->size + impl_->size / 2 + impl_->ranges.capacity() * sizeof(Impl::UnitRange);
+  // What libdw makes of a unit, and of the lines that were asked for.
+  constexpr size_t kUnit = 1024;
+  size_t sum = impl_->image->bytes() + impl_->ranges.capacity() * sizeof(Impl::UnitRange) +
+               impl_->units.size() * (kUnit + sizeof(Impl::Unit)) + impl_->lines_made * 8;
+  if (impl_->shared) sum += impl_->shared->bytes();
+  return sum;
 }
 
 }  // namespace looptrace

@@ -12,21 +12,28 @@ namespace looptrace {
 
 class ElfFile;
 
-/// Source lines and inlined functions of one file with DWARF, by libdw. Reads, never maps, the file.
-/// Compressed sections are handled by libdw. It opens no file by itself: of split DWARF (.dwo) the lines are
-/// there, inlined functions are not.
+/// Source lines and inlined functions of one file with DWARF, by libdw. Reads, never maps, the file, and of
+/// its units those that are asked for. It opens no file by itself: of split DWARF (.dwo) the lines are there,
+/// inlined functions are not.
 class DwarfLines {
  public:
-  /// True if `file` has line and unit information of a size we are ready to hold in memory.
-  static bool has_dwarf(const ElfFile& file);
-
   /// `file` must outlive the result. A supplementary file that it needs is looked for in our own root and in
-  /// `root`. Null if libdw refuses it.
+  /// `root`. Null if there are no lines and units, or more than we are ready to look at.
   static std::unique_ptr<DwarfLines> open(const ElfFile& file, const std::string& root);
   ~DwarfLines();
 
-  /// See ElfObject::positions.
+  /// Where the units are has to be read first: of libc 45 ms, where it is compressed. Reads for about
+  /// half a millisecond; true when nothing is left to read.
+  bool read_on();
+  bool all_read() const;
+  /// All that is left. False if there is nothing to be had from the file.
+  bool read_all();
+
+  /// See ElfObject::positions. After read_all().
   std::vector<ElfObject::Position> positions(uint64_t address);
+
+  /// Forgets the units' bytes, not where to find them: those that are asked for take a millisecond again.
+  void drop_units();
 
   size_t bytes() const;
 

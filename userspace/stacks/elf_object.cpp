@@ -102,6 +102,7 @@ struct ElfObject::Impl {
   }
 
   const SymbolTable& function_table();
+  DwarfLines* open_lines();
 };
 
 std::vector<ElfObject::Position> ElfObject::Impl::go_position(uint64_t address) {
@@ -198,7 +199,7 @@ void ElfObject::drop_rows() { impl_->rows.reset(); }
 
 void ElfObject::drop_idle() {
   if (!std::exchange(impl_->rows_used, false)) drop_rows();
-  if (!std::exchange(impl_->dwarf_used, false)) drop_dwarf();
+  if (!std::exchange(impl_->dwarf_used, false)) drop_units();
   if (!std::exchange(impl_->names_used, false)) impl_->drop_names();
 }
 
@@ -254,20 +255,49 @@ std::string_view ElfObject::section(std::string_view name) const {
   return loaded.emplace(name, impl_->file->load(*section)).first->second;
 }
 
+DwarfLines* ElfObject::Impl::open_lines() {
+  dwarf_used = true;
+  if (!dwarf && !no_dwarf) {
+    dwarf = DwarfLines::open(*file, root);
+    if (!dwarf && separate_debug()) dwarf = DwarfLines::open(*debug, root);
+    no_dwarf = !dwarf;
+  }
+  return dwarf.get();
+}
+
+bool ElfObject::lines_are_read() {
+  DwarfLines* const open = impl_->open_lines();
+  return !open || open->all_read();
+}
+
 std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   Impl& impl = *impl_;
-  impl.dwarf_used = true;
-  if (impl.no_dwarf) return impl.go_position(address);
-  if (!impl.dwarf) {
-    const ElfFile* from = DwarfLines::has_dwarf(*impl.file) ? impl.file.get() : impl.separate_debug();
-    if (from) impl.dwarf = DwarfLines::open(*from, impl.root);
-    impl.no_dwarf = !impl.dwarf;
-    if (impl.no_dwarf) return impl.go_position(address);
+  if (DwarfLines* lines = impl.open_lines()) {
+    if (lines->read_all()) return lines->positions(address);
+    impl.dwarf.reset();
+    impl.no_dwarf = true;
   }
-  return impl.dwarf->positions(address);
+  return impl.go_position(address);
+}
+
+bool ElfObject::read_on(bool lines) {
+  if (!impl_->symbols) {
+    (void)impl_->function_table();
+    return false;
+  }
+  return !lines || read_lines_on();
+}
+
+bool ElfObject::read_lines_on() {
+  DwarfLines* const open = impl_->open_lines();
+  return !open || open->read_on();
 }
 
 void ElfObject::drop_dwarf() { impl_->dwarf.reset(); }
+
+void ElfObject::drop_units() {
+  if (impl_->dwarf) impl_->dwarf->drop_units();
+}
 
 size_t ElfObject::dwarf_bytes() const { return impl_->dwarf ? impl_->dwarf->bytes() : 0; }
 

@@ -57,7 +57,7 @@ class ElfObject {
   /// Rows are 8 bytes each, and a large program has a million; once the kernel has them, few walks need them
   /// here. What rows() returned is gone.
   void drop_rows();
-  /// Rows, indexes of names and DWARF that were not used since the last call.
+  /// Rows, indexes of names and units of DWARF that were not used since the last call.
   void drop_idle();
 
   /// The function that holds `address`: .symtab, else that of a separate debug file, else .gnu_debugdata and
@@ -83,11 +83,20 @@ class ElfObject {
   /// Innermost inlined function first, the function that really holds the address last.
   std::vector<Position> positions(uint64_t address);
 
+  /// find_symbol() and positions() read much of some files when they are first called: this reads it before,
+  /// lines in pieces of about half a millisecond. True when nothing is left to read.
+  bool read_on(bool lines);
+  /// The same of lines alone: then positions() takes a millisecond.
+  bool read_lines_on();
+  bool lines_are_read();
+
   /// What can be built again when it is asked for: all that and symbols. What find_symbol() returned is gone.
   void drop_tables();
 
   /// Closes the DWARF that positions() opened; the next call opens it again.
   void drop_dwarf();
+  /// Forgets the units' bytes, not where they are: those that are asked for then take a millisecond.
+  void drop_units();
   size_t dwarf_bytes() const;
 
   size_t bytes() const;  ///< memory held, for the cache's budget

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -126,11 +127,13 @@ struct Symbolizer::Impl {
   std::unordered_map<pid_t, ProcessMap> perf_maps;
   uint64_t tick = 0;
   std::optional<KernelSymbols> kernel;
+  std::deque<std::weak_ptr<ElfObject>> wanted;
 
   explicit Impl(Options o) : options(o), cache(o.cache_bytes) {}
 
   uint64_t serial_of(const std::shared_ptr<ElfObject>& object);
   const Resolved& resolve(const std::shared_ptr<ElfObject>& object, uint64_t address, Detail detail);
+  bool is_wanted(const std::shared_ptr<ElfObject>& object) const;
   void keep_dwarf_within_budget(const std::shared_ptr<ElfObject>& used);
   ProcessMap& perf_map(pid_t pid, const ProcessModules& modules);
   bool jit(pid_t pid, const ProcessModules& modules, uint64_t address, Frame& frame);
@@ -161,10 +164,16 @@ void Symbolizer::Impl::keep_dwarf_within_budget(const std::shared_ptr<ElfObject>
   size_t sum = 0;
   for (auto it = with_dwarf.rbegin(); it != with_dwarf.rend(); ++it) {
     const auto object = it->lock();
-    sum += object->dwarf_bytes();
     // The one in use stays even if it is too large alone: reopening it for each address would be worse.
-    if (sum > options.dwarf_bytes && object != used) object->drop_dwarf();
+    const auto too_much = [&] { return object != used && sum + object->dwarf_bytes() > options.dwarf_bytes; };
+    if (too_much()) object->drop_units();
+    if (too_much()) object->drop_dwarf();
+    sum += object->dwarf_bytes();
   }
+}
+
+bool Symbolizer::Impl::is_wanted(const std::shared_ptr<ElfObject>& object) const {
+  return std::any_of(wanted.begin(), wanted.end(), [&](const auto& weak) { return weak.lock() == object; });
 }
 
 const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& object, uint64_t address,
@@ -173,7 +182,13 @@ const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& obje
   if (const Resolved* known = cache.find(key)) return *known;
   Resolved resolved;
   resolved.covered = object->covers(address);
-  if (options.source_lines && detail == Detail::line) {
+  // All of a small file is read by one call.
+  bool lines = options.source_lines && detail != Detail::name;
+  if (lines && detail == Detail::line_if_read && !object->lines_are_read())
+    lines = !is_wanted(object) && object->read_lines_on();
+  if (options.source_lines && detail == Detail::line_if_read && !lines && !is_wanted(object))
+    wanted.push_back(object);
+  if (lines) {
     resolved.positions = object->positions(address);
     keep_dwarf_within_budget(object);
   }
@@ -185,7 +200,7 @@ const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& obje
     position.function = to_utf8(position.function);
     position.file = to_utf8(position.file);
   }
-  if (options.source_lines && detail == Detail::name) return last_name = std::move(resolved);
+  if (options.source_lines && !lines) return last_name = std::move(resolved);
   return cache.insert(key, std::move(resolved));
 }
 
@@ -241,6 +256,21 @@ bool Symbolizer::Impl::jit(pid_t pid, const ProcessModules& modules, uint64_t ad
 
 Symbolizer::Symbolizer(Options options) : impl_(std::make_unique<Impl>(options)) {}
 Symbolizer::~Symbolizer() = default;
+
+void Symbolizer::want(const std::shared_ptr<ElfObject>& object) {
+  if (!impl_->is_wanted(object)) impl_->wanted.push_back(object);
+}
+
+void Symbolizer::read_on() {
+  auto& wanted = impl_->wanted;
+  if (wanted.empty()) return;
+  const auto object = wanted.front().lock();
+  const bool done = !object || object->read_on(impl_->options.source_lines);
+  if (object) impl_->keep_dwarf_within_budget(object);
+  if (done) wanted.pop_front();
+}
+
+bool Symbolizer::has_more_to_read() const { return !impl_->wanted.empty(); }
 
 void Symbolizer::user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
                       std::vector<Frame>& out, Detail detail) {
@@ -302,6 +332,7 @@ void Symbolizer::set_source_lines(bool on) {
 }
 
 void Symbolizer::drop_cache() {
+  impl_->wanted.clear();
   impl_->cache.clear();
   impl_->perf_maps.clear();
   for (const auto& weak : impl_->with_dwarf) {

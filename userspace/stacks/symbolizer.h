@@ -24,7 +24,9 @@ class Symbolizer {
     size_t perf_map_bytes = 64u << 20;  ///< perf maps and jitdumps of all processes
   };
   /// What is asked of a user address. Lines and inlined frames cost most: for what is printed only.
-  enum class Detail { name, line };
+  /// Where nothing may wait, those of a file whose DWARF was not read yet are left out, and the file is
+  /// wanted.
+  enum class Detail { name, line_if_read, line };
 
   explicit Symbolizer(Options options);
   ~Symbolizer();
@@ -37,6 +39,13 @@ class Symbolizer {
   /// is set where neither a file's unwind table nor a name vouches for there being code at all.
   void user(pid_t pid, const ProcessModules& modules, uint64_t address, bool is_return_address,
             std::vector<Frame>& out, Detail detail = Detail::line);
+
+  /// What user() would read first of this file is read by read_on(). Itself it reads nothing.
+  void want(const std::shared_ptr<ElfObject>& object);
+  /// Reads another piece of what is wanted: half a millisecond of lines, or one file's symbols. Call while
+  /// there is nothing else to do.
+  void read_on();
+  bool has_more_to_read() const;
 
   /// Appends the frame of one kernel address ([module] in Frame::module where it is in one).
   void kernel(uint64_t address, std::vector<Frame>& out);

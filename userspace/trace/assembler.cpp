@@ -416,7 +416,8 @@ Stall Assembler::build(LoopState& loop, TracedProcess& process, const IterationV
   }
   if (built.size() > kMaxStacks) built.resize(kMaxStacks);
   for (Built& b : built) {
-    stacks_.build(capture_of(b.source), process, b.stack, modules_stale);
+    stacks_.build(capture_of(b.source), process, b.stack, modules_stale,
+                  view.open ? Symbolizer::Detail::line_if_read : Symbolizer::Detail::line);
     stall.stacks.push_back(std::move(b.stack));
   }
 

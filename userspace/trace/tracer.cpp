@@ -282,7 +282,8 @@ void Tracer::work(std::stop_token stop) {
   if (config_.engine.stacks) (void)symbolizer_->kernel_symbols_hidden();
   while (true) {
     const bool last = stop.stop_requested();
-    auto messages = queue_.take(std::chrono::milliseconds(cold_.empty() ? until_next_step() : 10));
+    auto messages =
+        queue_.take(std::chrono::milliseconds(symbolizer_->has_more_to_read() ? 0 : until_next_step()));
     for (const Message& m : messages) {
       if (failure_) break;
       handle(m);
@@ -298,7 +299,7 @@ void Tracer::work(std::stop_token stop) {
     // Also of a time without hooks: who waits for a sign of life is not to wait for the next window.
     if (now - loop_records_->began_ns() >= config_.interval_ns && !last) end_interval(now);
     if (looking) look_for_targets(now);
-    if (messages.empty()) warm_up();
+    if (messages.empty()) symbolizer_->read_on();
     if (messages.empty() && looking) look_for_parked_workers(now);
     if (failure_ || stalls_->has_enough() || targets_ended()) {
       end_wanted_.send();
@@ -403,7 +404,8 @@ void Tracer::loop_found(const lt_loop_event& event) {
   if (loop.ignored) return;
   const lt_slot& slot = engine_->slot(index);
   TracedProcess& process = processes_->get(loop.tgid, slot.start_boottime);
-  if (++process.loops == 1 && config_.engine.stacks) cold_.push_back(index);
+  if (++process.loops == 1 && config_.engine.stacks && process.modules)
+    want_files(*process.modules, slot.loop.call.ip);
   if (process.runtime) renew_states(*process.runtime, {}, engine_->slot(index));
 }
 
@@ -429,21 +431,14 @@ void Tracer::look_for_parked_workers(uint64_t now) {
   }
 }
 
-// Opening the symbols and lines of a file (libc's compressed ones: 100 ms) takes longer than the first open
-// stall may wait for its record: done while there is nothing else to do.
-void Tracer::warm_up() {
-  if (cold_.empty()) return;
-  const LoopState& loop = loops_[cold_.back()];
-  cold_.pop_back();
-  const TracedProcess* process = loop.tid ? processes_->find(loop.tgid) : nullptr;
-  if (!process || !process->modules) return;
-  const auto pid = static_cast<pid_t>(loop.tgid);
-  std::vector<Frame> unused;
-  symbolizer_->user(pid, *process->modules, engine_->slot(loop.slot).loop.call.ip, true, unused);
-  for (const Module& module : process->modules->all()) {
-    if (!module.object || !module.object->is_main_program()) continue;
-    symbolizer_->user(pid, *process->modules, module.start, false, unused);
-    return;
+// The symbols and lines of the files that most stacks go through: the program and the C library, or where
+// else the loop's poll is called. They may be large, and debug files compressed.
+void Tracer::want_files(const ProcessModules& modules, uint64_t poll_ip) {
+  const Module* const poll = modules.find(poll_ip);
+  for (const Module& module : modules.all()) {
+    if (!module.object) continue;
+    if (&module == poll || module.object->is_main_program() || module.object->name().starts_with("libc.so"))
+      symbolizer_->want(module.object);
   }
 }
 

@@ -134,7 +134,7 @@ class Tracer {
   void look_for_targets(uint64_t now);
   void look_for_parked_workers(uint64_t now);
   void look_at_lone_polls();
-  void warm_up();
+  void want_files(const ProcessModules& modules, uint64_t poll_ip);
   void housekeeping(uint64_t now);
   void reconcile();
   void forget_gone();
@@ -165,7 +165,6 @@ class Tracer {
 
   std::vector<LoopState> loops_;  // by slot
   ParkedWorkersDue parked_due_;
-  std::vector<uint32_t> cold_;  // slots whose process's files were not symbolised yet
   std::map<std::string, uint64_t> reported_drops_;
   uint64_t start_ns_ = 0;
   uint64_t last_housekeeping_ns_ = 0, idle_dropped_ns_ = 0;
