@@ -130,10 +130,10 @@ TEST_P(HostileDwarf, SoundSectionsAreRead) {
   EXPECT_EQ(line_of(*object, outer_.first), 3);
 }
 
-// Two hundred times as large as it looks, where it is packed: a unit that is too large to be read for one
+// A hundred times as large as it looks, where it is packed: a unit that is too large to be read for one
 // frame has its lines.
 TEST_P(HostileDwarf, AHugeUnitIsNotReadForOneFrame) {
-  constexpr size_t kHuge = 80u << 20, kKept = 4u << 20;
+  constexpr size_t kHuge = 36u << 20, kKept = 4u << 20;
   std::string info = patched(info_, 0, static_cast<uint32_t>(kHuge - 4));
   info.resize(kHuge);
   const auto image = with(".debug_info", info);
