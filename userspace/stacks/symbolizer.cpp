@@ -134,6 +134,7 @@ struct Symbolizer::Impl {
   uint64_t serial_of(const std::shared_ptr<ElfObject>& object);
   const Resolved& resolve(const std::shared_ptr<ElfObject>& object, uint64_t address, Detail detail);
   bool is_wanted(const std::shared_ptr<ElfObject>& object) const;
+  void want(const std::shared_ptr<ElfObject>& object);
   void keep_dwarf_within_budget(const std::shared_ptr<ElfObject>& used);
   ProcessMap& perf_map(pid_t pid, const ProcessModules& modules);
   bool jit(pid_t pid, const ProcessModules& modules, uint64_t address, Frame& frame);
@@ -176,18 +177,21 @@ bool Symbolizer::Impl::is_wanted(const std::shared_ptr<ElfObject>& object) const
   return std::any_of(wanted.begin(), wanted.end(), [&](const auto& weak) { return weak.lock() == object; });
 }
 
+void Symbolizer::Impl::want(const std::shared_ptr<ElfObject>& object) {
+  if (!is_wanted(object)) wanted.push_back(object);
+}
+
 const Resolved& Symbolizer::Impl::resolve(const std::shared_ptr<ElfObject>& object, uint64_t address,
                                           Detail detail) {
   const Key key{serial_of(object), address};
   if (const Resolved* known = cache.find(key)) return *known;
   Resolved resolved;
   resolved.covered = object->covers(address);
-  // All of a small file is read by one call.
   bool lines = options.source_lines && detail != Detail::name;
-  if (lines && detail == Detail::line_if_read && !object->lines_are_read())
-    lines = !is_wanted(object) && object->read_lines_on();
-  if (options.source_lines && detail == Detail::line_if_read && !lines && !is_wanted(object))
-    wanted.push_back(object);
+  if (lines && detail == Detail::line_if_read && !object->lines_are_read()) {
+    lines = !is_wanted(object) && object->read_lines_on();  // all of a small file is read by one call
+    if (!lines) want(object);
+  }
   if (lines) {
     resolved.positions = object->positions(address);
     keep_dwarf_within_budget(object);
@@ -257,9 +261,7 @@ bool Symbolizer::Impl::jit(pid_t pid, const ProcessModules& modules, uint64_t ad
 Symbolizer::Symbolizer(Options options) : impl_(std::make_unique<Impl>(options)) {}
 Symbolizer::~Symbolizer() = default;
 
-void Symbolizer::want(const std::shared_ptr<ElfObject>& object) {
-  if (!impl_->is_wanted(object)) impl_->wanted.push_back(object);
-}
+void Symbolizer::want(const std::shared_ptr<ElfObject>& object) { impl_->want(object); }
 
 void Symbolizer::read_on() {
   auto& wanted = impl_->wanted;
