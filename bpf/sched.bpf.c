@@ -99,16 +99,11 @@ __noinline int identify_poll(struct lt_slot *s, const struct lt_poll_call *call,
 	return s && call ? lt_identify(s, call, now) : LT_POLL_NESTED;
 }
 
-static __always_inline void switch_in(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,
-				      u32 index, u64 now)
+/* `next` is on its CPU since `now`. prev: who left it, 0 where that is not known. */
+static __always_inline void arrive(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,
+				   u32 index, u64 now)
 {
 	s->switches++;
-	if (s->in_hook) {
-		if (s->hook_left_ns)
-			__sync_fetch_and_add(&s->hook_off_ns, now - s->hook_left_ns);
-		s->hook_left_ns = 0;
-		return;
-	}
 	s->running = 1;
 	s->in_ns = now;
 	s->in_prev_pid = 0;
@@ -161,8 +156,20 @@ static __always_inline void heal(struct task_struct *t, struct lt_slot *s, u32 i
 	if (s->running || s->phase == LT_PHASE_LEARNING)
 		return;
 	count_drop(LT_DROP_SWITCH_HEALED);
-	switch_in(t, 0, s, index,
-		  lt_missed_arrival(s->off_ns, now, t->sched_info.last_arrival, s->clock_skew));
+	arrive(t, 0, s, index, lt_missed_arrival(s->off_ns, now, t->sched_info.last_arrival, s->clock_skew));
+}
+
+static __always_inline void switch_in(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,
+				      u32 index, u64 now)
+{
+	if (!s->in_hook) {
+		arrive(next, prev, s, index, now);
+		return;
+	}
+	s->switches++;
+	if (s->hook_left_ns)
+		__sync_fetch_and_add(&s->hook_off_ns, now - s->hook_left_ns);
+	s->hook_left_ns = 0;
 }
 
 static __always_inline void switch_out(void *ctx, struct task_struct *prev, struct lt_slot *s, u32 index,
