@@ -6,6 +6,24 @@
  */
 #include "common.bpf.h"
 
+/* A poll that takes long on its CPU, with thousands of ready descriptors or where the CPU itself is taken
+ * away, is not what the program does between two polls. */
+static __always_inline int is_still_in_its_poll(struct task_struct *t, struct lt_slot *s)
+{
+	struct pt_regs *regs = user_regs(t);
+	struct lt_poll_call call = {};
+	u64 since = hook_since;
+	u32 kind;
+
+	if (!s->it.in_poll || s->in_hook || !since || since > s->it.start_ns)
+		return 0;
+	kind = lt_poll_kind((s32)regs->orig_ax, regs->dx, regs->r10);
+	if (!kind)
+		return 0;
+	poll_call_of(regs, kind, &call);
+	return lt_same_poll(&s->loop.call, &call);
+}
+
 static __always_inline int sample(void *ctx)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
@@ -17,6 +35,11 @@ static __always_inline int sample(void *ctx)
 	if (!s || s->phase != LT_PHASE_BUSY || !s->running)
 		return 0;
 	now = bpf_ktime_get_ns();
+	if (is_still_in_its_poll(t, s)) {
+		lt_begin(s, now, LT_BEGAN_ENTERED);
+		pulse(index, now);
+		return 0;
+	}
 	if (!lt_is_suspect(s, now, suspect_ns, hook_since))
 		return 0;
 	on_cpu = s->it.part_ns[LT_PART_ON_CPU] + (now - (s->unsettled ? s->in_ns : s->on_ns));

@@ -81,6 +81,28 @@ TEST(Saturated, LoopsCostFewStacks) {
   EXPECT_LT(stacks.value("taken", 0), 100) << summary->dump();
 }
 
+// A poll that takes 1 to 3 ms of CPU, with thousands of ready descriptors: nothing that runs between two
+// polls.
+TEST(Polls, ThatTakeLongThemselvesAreNoStalls) {
+  LOOPTRACE_NEEDS_ROOT();
+  for (const std::string hook : {"always", "auto"}) {
+    Victim victim("epoll_flood", {"--delay-ms", "2500"});
+    ASSERT_TRUE(victim.ready());
+    Trace trace({"--pid", std::to_string(victim.pid()), "--hook", hook, "--threshold", "1ms"});
+    ASSERT_TRUE(trace.started());
+    (void)victim.truth();
+    EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+    const json loop = victim.said("loop");
+    const double each_ms = (loop["end_ns"].get<double>() - loop["start_ns"].get<double>()) / 1e6 /
+                           loop["iterations"].get<double>();
+    std::printf("--hook %s: polls of %.2f ms, %zu stalls\n", hook.c_str(), each_ms, trace.stalls().size());
+    EXPECT_GT(each_ms, 1.05);  // or it shows nothing
+    // A sample a millisecond: one that comes late, or takes more time than a poll leaves, is too late for
+    // one.
+    EXPECT_LT(trace.stalls().size(), loop["iterations"].get<size_t>() / 20);
+  }
+}
+
 const Case kCases[] = {
     {"epoll_sleep", "auto", "sleep", {}},
     {"epoll_sleep", "always", "sleep", {}},
