@@ -176,11 +176,14 @@ LT_INLINE __u32 lt_judge(const struct lt_iteration *it, __u64 duration, __u64 th
 
 /*
  * Is an iteration that runs now worth a stack? Of a saturated loop many short iterations look like a long one
- * until a hook shows its polls: hundreds of stacks a second, none of a stall.
+ * until a hook shows its polls: once that is there, it is given the time that any loop has before it is
+ * suspect. Else there would be hundreds of stacks a second, none of a stall.
  */
 LT_INLINE int lt_is_suspect(const struct lt_slot *s, __u64 now, __u64 suspect_ns, __u64 hook_since)
 {
-	return now - s->it.start_ns >= suspect_ns && (!s->saturated || hook_since);
+	if (s->saturated && (!hook_since || now - hook_since < suspect_ns))
+		return 0;
+	return now - s->it.start_ns >= suspect_ns;
 }
 
 /* Keeps the longest segments with their captures. */
