@@ -117,8 +117,9 @@ TEST(Agent, AStallWithoutEndIsCut) {
   LOOPTRACE_NEEDS_ROOT();
   Victim victim("epoll_sleep", {"--count", "1", "--stall-ms", "4500", "--delay-ms", "3500"});
   ASSERT_TRUE(victim.ready());
+  // The drain is longer than ten thresholds: that stall may begin at the very end of a window.
   const Config config(
-      for_victim("[sampling]\nwindow = 2s\nprobability = 100%\ndrain = 300ms\n[budget]\ncpu = 100%\n"));
+      for_victim("[sampling]\nwindow = 2s\nprobability = 100%\ndrain = 600ms\n[budget]\ncpu = 100%\n"));
   Trace agent({"agent", "--config", config.path()});
   ASSERT_TRUE(agent.started());
   (void)victim.truth();
