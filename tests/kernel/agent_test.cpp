@@ -34,7 +34,7 @@ struct Look {
 
 // Stalls of a third of a window: many begin in one window and end in the next. Each belongs to the one it
 // began in, with all of its time, whether the next one is active or not; in between, nothing is attached.
-TEST(Agent, WindowsHoldTheStallsThatBeganInThem) {
+TEST(AgentWindows, HoldTheStallsThatBeganInThem) {
   LOOPTRACE_NEEDS_ROOT();
   Victim victim("epoll_sleep", {"--count", "26", "--threads", "3", "--stall-ms", "330", "--gap-ms", "70"});
   ASSERT_TRUE(victim.ready());
@@ -195,7 +195,7 @@ TEST(Agent, WhatNeedsARestartWaitsForTheWindowsEnd) {
 }
 
 // Thousands of stalls a second against 3 % of a core: it sheds until that fits, says so, and comes back.
-TEST(Agent, ShedsWhatBreaksTheBudgetAndRecovers) {
+TEST(AgentBudget, ShedsWhatBreaksItAndRecovers) {
   LOOPTRACE_NEEDS_ROOT();
   Victim load("epoll_sleep", {"--threads", "24", "--count", "1600", "--stall-ms", "2", "--gap-ms", "1"});
   ASSERT_TRUE(load.ready());
