@@ -235,8 +235,6 @@ bool Trace::started() {
 }
 
 int Trace::stop() {
-  // What is in the ring is read within 20 ms; give a loaded machine more.
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
   process_.signal(SIGINT);
   return wait();
 }
