@@ -124,6 +124,8 @@ bool DwarfImage::lay_out() {
     if (content.foreign) header.sh_flags = SHF_COMPRESSED, header.sh_addralign = 8;
     names += name + '\0';
     Section& section = sections_.emplace_back();
+    section.name = name;
+    section.foreign = content.foreign;
     section.at = end;
     section.size = content.size;
     section.file_at = content.at;
@@ -165,7 +167,16 @@ uint64_t DwarfImage::size(Part part) const { return parts_[part] ? parts_[part]-
 
 bool DwarfImage::is_packed(Part part) const { return parts_[part] && parts_[part]->packed; }
 
-const uint8_t* DwarfImage::data(Part part) const { return parts_[part] ? base_ + parts_[part]->at : nullptr; }
+std::string_view DwarfImage::section(std::string_view name) const {
+  const auto found =
+      std::find_if(sections_.begin(), sections_.end(), [&](const Section& s) { return s.name == name; });
+  if (found == sections_.end()) return {};
+  if (!found->foreign) return {reinterpret_cast<const char*>(base_ + found->at), found->size};
+  Elf_Scn* const unpacked = elf_getscn(elf_.get(), static_cast<size_t>(found - sections_.begin()) + 1);
+  const Elf_Data* const data = elf_rawdata(unpacked, nullptr);
+  return data && data->d_buf ? std::string_view(static_cast<const char*>(data->d_buf), data->d_size)
+                             : std::string_view();
+}
 
 bool DwarfImage::fill(Section& section, uint64_t from, uint64_t to) {
   uint8_t* const into = base_ + section.at + from;

@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/free_with.h"
@@ -45,8 +47,8 @@ class DwarfImage {
   bool need(Part part, uint64_t offset, uint64_t size);
   /// Whether they are.
   bool has(Part part, uint64_t offset, uint64_t size) const;
-  /// Those of the part that are there, zeros for others. Null where libdw has them.
-  const uint8_t* data(Part part) const;
+  /// A section, zeros where it is not there yet; also one that libdw has unpacked. Empty if there is none.
+  std::string_view section(std::string_view name) const;
 
   /// Forgets the bytes of a part. What libdw has made of them stays.
   void drop(Part part);
@@ -59,6 +61,8 @@ class DwarfImage {
  private:
   static constexpr size_t kPage = 4096;
   struct Section {
+    std::string name;
+    bool foreign = false;
     uint64_t at = 0, size = 0;  // in the image
     uint64_t file_at = 0;       // where it is not compressed
     std::unique_ptr<PackedSection> packed;

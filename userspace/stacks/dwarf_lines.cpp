@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "base/free_with.h"
 #include "stacks/dwarf_image.h"
+#include "stacks/dwarf_line_table.h"
 #include "stacks/elf_file.h"
 #include "stacks/internal_name.h"
 #include "stacks/separate_debug.h"
@@ -33,6 +36,8 @@ constexpr uint64_t kMaxUnitHeader = 64, kMaxUnitEntry = 16u << 10;
 constexpr size_t kUnitsAtOnce = 128;
 // What stays of units in use.
 constexpr size_t kMaxFilled = 8u << 20;
+// And of tables of lines.
+constexpr size_t kMaxLines = 4u << 20;
 // More is not read to name one frame: a larger unit's inlined functions, or lines, are not looked for.
 constexpr uint64_t kMaxPart = 32u << 20;
 
@@ -101,7 +106,10 @@ struct DwarfLines::Impl {
   struct Unit {
     uint64_t begin, end;
     Dwarf_Off die;
-    bool has_lines;  // libdw has read them
+  };
+  struct UnitLines {
+    std::string bytes;
+    std::optional<DwarfLineTable> table;  // nothing where it is broken
   };
   struct UnitRange {
     uint64_t low, high;
@@ -111,10 +119,11 @@ struct DwarfLines::Impl {
   std::unique_ptr<ElfFile> shared_file;  // what dwz took out of this file and others: it is read whole
   std::unique_ptr<DwarfImage> shared, image;
   DwarfPtr shared_dwarf, dwarf;
-  std::vector<Unit> units;        // by begin
-  std::vector<UnitRange> ranges;  // by low
-  uint64_t shared_read = 0, lines_read = 0, next_unit = 0;
-  uint64_t lines_made = 0;  // bytes of line tables that libdw has read
+  std::vector<Unit> units;                        // by begin
+  std::vector<UnitRange> ranges;                  // by low
+  std::unordered_map<uint64_t, UnitLines> lines;  // by their place
+  size_t line_bytes = 0;
+  uint64_t shared_read = 0, lines_read = 0, units_from = 0, next_unit = 0;
   bool units_read = false, ready = false, failed = false;
 
   void step();
@@ -139,8 +148,8 @@ struct DwarfLines::Impl {
     return image->has(DwarfImage::kInfo, unit.begin, unit.end - unit.begin);
   }
   bool need_entry(Dwarf_Die& die);
-  void need_lines(Dwarf_Die& unit);
-  /// Its lines are there, and what is beneath `die` if it is not too large.
+  const DwarfLineTable* lines_of(Dwarf_Die& unit);
+  /// What is beneath `die` is there, if it is not too large.
   const Unit* find_unit(uint64_t address, Dwarf_Die& die);
   std::string function_name(Dwarf_Die die);
 };
@@ -175,14 +184,18 @@ bool DwarfLines::Impl::begin() {
 // All units' ranges: .debug_aranges is absent or incomplete with several compilers.
 void DwarfLines::Impl::read_units() {
   drop_if_too_much();
-  const uint64_t from = next_unit;
   // Which of a piece's pages units begin in is not worth asking where all are unpacked anyway.
   const bool packed = image->is_packed(DwarfImage::kInfo);
-  if (packed) (void)image->need(DwarfImage::kInfo, from, DwarfImage::kPiece);
+  if (packed && next_unit >= units_from) {
+    if (next_unit - units_from > kMaxFilled) units_from = next_unit;  // the rest would not be kept
+    (void)image->need(DwarfImage::kInfo, units_from, DwarfImage::kPiece);
+    units_from = std::min(units_from + DwarfImage::kPiece, image->size(DwarfImage::kInfo));
+  }
+  const bool is_last = !packed || units_from == image->size(DwarfImage::kInfo);
   const size_t enough = units.size() + kUnitsAtOnce;
   while (ranges.size() < kMaxUnitRanges && units.size() < std::min(enough, kMaxUnits) &&
-         (!packed || next_unit - from < DwarfImage::kPiece)) {
-    Unit unit{next_unit, 0, 0, false};
+         (is_last || next_unit < units_from)) {
+    Unit unit{next_unit, 0, 0};
     size_t header_size = 0;
     if (!image->need(DwarfImage::kInfo, unit.begin, kMaxUnitHeader) ||
         dwarf_next_unit(dwarf.get(), unit.begin, &unit.end, &header_size, nullptr, nullptr, nullptr, nullptr,
@@ -238,24 +251,33 @@ bool DwarfLines::Impl::need_entry(Dwarf_Die& die) {
   return after != units.begin() && need_unit(*std::prev(after));
 }
 
-// libdw reads them once.
-void DwarfLines::Impl::need_lines(Dwarf_Die& unit) {
-  const uint8_t* const lines = image->data(DwarfImage::kLine);
+// Those that were asked for are kept: what they are in has to be unpacked again after a while.
+const DwarfLineTable* DwarfLines::Impl::lines_of(Dwarf_Die& unit) {
   Dwarf_Attribute attribute;
   Dwarf_Word at = 0;
-  const uint64_t size = image->size(DwarfImage::kLine);
+  if (dwarf_formudata(dwarf_attr(&unit, DW_AT_stmt_list, &attribute), &at) != 0) return nullptr;
+  if (const auto known = lines.find(at); known != lines.end())
+    return known->second.table ? &*known->second.table : nullptr;
+  const std::string_view all = image->section(".debug_line");
   uint32_t length = 0;
   uint64_t long_length = 0;
   constexpr uint64_t kLengths = sizeof length + sizeof long_length;
-  if (!lines || dwarf_formudata(dwarf_attr(&unit, DW_AT_stmt_list, &attribute), &at) != 0 || at > size ||
-      size - at < kLengths || !image->need(DwarfImage::kLine, at, kLengths))
-    return;
-  std::memcpy(&length, lines + at, sizeof length);
-  std::memcpy(&long_length, lines + at + sizeof length, sizeof long_length);
-  const uint64_t rest = std::min(length == 0xffffffff ? long_length : length, size - at);
-  if (rest > kMaxPart) return;
-  lines_made += rest;
-  (void)image->need(DwarfImage::kLine, at, kLengths + rest);
+  if (at > all.size() || all.size() - at < kLengths || !image->need(DwarfImage::kLine, at, kLengths))
+    return nullptr;
+  std::memcpy(&length, &all[at], sizeof length);
+  std::memcpy(&long_length, &all[at + sizeof length], sizeof long_length);
+  const uint64_t rest = std::min(length == 0xffffffff ? long_length : length, all.size() - at - kLengths);
+  if (rest > kMaxPart || !image->need(DwarfImage::kLine, at, kLengths + rest)) return nullptr;
+  if (line_bytes > kMaxLines) lines.clear(), line_bytes = 0;
+  UnitLines& made = lines[at];
+  made.bytes = all.substr(at, kLengths + rest);
+  const char* const directory = dwarf_formstring(dwarf_attr(&unit, DW_AT_comp_dir, &attribute));
+  made.table =
+      DwarfLineTable::read(made.bytes, {image->section(".debug_str"), image->section(".debug_line_str")},
+                           directory ? directory : "");
+  if (!made.table) made.bytes = {};
+  line_bytes += sizeof(UnitLines) + made.bytes.capacity() + (made.table ? made.table->bytes() : 0);
+  return made.table ? &*made.table : nullptr;
 }
 
 const DwarfLines::Impl::Unit* DwarfLines::Impl::find_unit(uint64_t address, Dwarf_Die& die) {
@@ -265,14 +287,13 @@ const DwarfLines::Impl::Unit* DwarfLines::Impl::find_unit(uint64_t address, Dwar
   for (int i = 0; i < 8 && it != ranges.begin(); ++i) {
     --it;
     if (address >= it->high) continue;
-    Unit& found = units[it->unit];
+    const Unit& found = units[it->unit];
     // Not behind positions(): a large unit whose frames are asked for by turns is to stay.
     if (!has_unit(found)) drop_if_too_much();
     (void)need_unit(found);
     if (!image->need(DwarfImage::kInfo, found.begin, std::min(found.end - found.begin, kMaxUnitEntry)) ||
         !dwarf_offdie(dwarf.get(), found.die, &die))
       return nullptr;
-    if (!std::exchange(found.has_lines, true)) need_lines(die);
     return &found;
   }
   return nullptr;
@@ -349,13 +370,11 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
   if (!found) return result;
 
   ElfObject::Position here;
-  if (Dwarf_Line* line = dwarf_getsrc_die(&unit, address)) {
-    if (const char* file = dwarf_linesrc(line, nullptr, nullptr)) here.file = file;
-    dwarf_lineno(line, &here.line);
+  const DwarfLineTable* const lines = impl_->lines_of(unit);
+  if (const auto place = lines ? lines->find(address) : std::nullopt) {
+    here.file = lines->file(place->file);
+    here.line = place->line;
   }
-  Dwarf_Files* files = nullptr;
-  size_t nfiles = 0;
-  if (dwarf_getsrcfiles(&unit, &files, &nfiles) != 0) files = nullptr;
 
   // From the innermost outwards: each inlined function's call site is where its caller is.
   std::vector<Dwarf_Die> path;
@@ -367,9 +386,8 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
     here = {};
     Dwarf_Attribute attribute;
     Dwarf_Word value;
-    if (dwarf_formudata(dwarf_attr(&*die, DW_AT_call_file, &attribute), &value) == 0 && files &&
-        value < nfiles)
-      if (const char* file = dwarf_filesrc(files, value, nullptr, nullptr)) here.file = file;
+    if (lines && dwarf_formudata(dwarf_attr(&*die, DW_AT_call_file, &attribute), &value) == 0)
+      here.file = lines->file(value);
     if (dwarf_formudata(dwarf_attr(&*die, DW_AT_call_line, &attribute), &value) == 0 && value < 1u << 30)
       here.line = static_cast<int>(value);
   }
@@ -381,10 +399,11 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
 void DwarfLines::drop_units() { impl_->drop_parts(); }
 
 size_t DwarfLines::bytes() const {
-  // What libdw makes of a unit, and of the lines that were asked for.
+  // What libdw makes of a unit.
   constexpr size_t kUnit = 1024;
-  size_t sum = impl_->image->bytes() + impl_->ranges.capacity() * sizeof(Impl::UnitRange) +
-               impl_->units.size() * (kUnit + sizeof(Impl::Unit)) + impl_->lines_made * 8;
+  size_t sum = impl_->image->bytes() + impl_->line_bytes +
+               impl_->ranges.capacity() * sizeof(Impl::UnitRange) +
+               impl_->units.size() * (kUnit + sizeof(Impl::Unit));
   if (impl_->shared) sum += impl_->shared->bytes();
   return sum;
 }
