@@ -142,10 +142,13 @@ int BPF_PROG(on_exit, struct task_struct *t)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *t, int old_pid, struct linux_binprm *bprm)
 {
+	u32 tgid = t->tgid;
+
 	slot_leave(t, LT_ENDED_EXEC);
 	if (t->bpf_storage)
 		bpf_task_storage_delete(&slot_refs, t);
-	if (report_processes)
+	/* Of a target, the tables may be there before its first loop. */
+	if (report_processes || bpf_map_lookup_elem(&targets, &tgid))
 		send_process(t, LT_PROC_EXEC, 0, t->comm);
 	return 0;
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 
 #include "harness.h"
 
@@ -235,6 +236,43 @@ TEST(EndedByKill, ClosesWithTheTimeOfTheKill) {
   expect_sum(stalls[0]);
   const uint64_t want = killed - truth[0]["start_ns"].get<uint64_t>(), got = stalls[0]["duration_ns"];
   EXPECT_NEAR(static_cast<double>(got), static_cast<double>(want), 5e6);
+}
+
+// Its tables are there before the hooks are: no walk comes too early.
+TEST(FirstCaptures, OfALoopThatIsBusyAtTheStartAreWhole) {
+  LOOPTRACE_NEEDS_ROOT();
+  Victim victim("epoll_cpu", {"--count", "1000", "--stall-ms", "40", "--gap-ms", "1"});
+  ASSERT_TRUE(victim.ready());
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "10ms", "--sample-hz", "499"});
+  ASSERT_TRUE(trace.started());
+  ASSERT_TRUE(trace.wait_stall("closed", 10));
+  usleep(300'000);
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  victim.process().signal(SIGKILL);
+  const auto summary = trace.summary();
+  ASSERT_TRUE(summary);
+  const json stacks = summary->value("stacks", json::object());
+  EXPECT_GE(stacks.value("taken", 0), 10) << stacks.dump();
+  EXPECT_EQ(stacks.value("incomplete", json::object()).value("no_tables", 0), 0) << stacks.dump();
+}
+
+// They were read before its first loop was found, and are those of another program by then.
+TEST(FirstCaptures, OfAProgramThatTookAnothersPlaceAreWhole) {
+  LOOPTRACE_NEEDS_ROOT();
+  Directory directory;
+  const std::string go = directory.path() + "/go";
+  Victim victim({"/bin/sh", "-c",
+                 "echo ready; while [ ! -e " + go + " ]; do sleep 0.05; done; exec " +
+                     victim_path("epoll_cpu") + " --count 10 --stall-ms 40 --gap-ms 20"});
+  ASSERT_TRUE(victim.ready());
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "10ms", "--sample-hz", "499"});
+  ASSERT_TRUE(trace.started());
+  std::ofstream(go) << "go";
+  EXPECT_EQ(trace.wait(), 0) << trace.process().errors();
+  const auto stalls = of_pid(trace.stalls(), victim.pid());
+  ASSERT_GE(stalls.size(), 5u);
+  for (size_t i = 3; i < stalls.size(); ++i)
+    EXPECT_TRUE(has_frame(stalls[i], "compute_in_callback")) << stalls[i].dump();
 }
 
 // The probe taxes every system call of the host: not for as long as some loop waits.

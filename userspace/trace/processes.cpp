@@ -26,6 +26,14 @@ bool TracedProcess::in_made_code(uint64_t address) const {
   return module && module->code_rows;
 }
 
+bool TracedProcess::may_have_started_at(uint64_t boottime_ns) const {
+  if (!boottime_ns) return true;
+  if (start_boottime) return start_boottime == boottime_ns;
+  ProcessFacts facts;
+  facts.start_ns = started_ns;
+  return !started_ns || facts.started_at(boottime_ns);
+}
+
 TracedProcess* ProcessTable::find(uint32_t tgid) {
   const auto it = processes_.find(tgid);
   return it == processes_.end() ? nullptr : &it->second;
@@ -33,7 +41,10 @@ TracedProcess* ProcessTable::find(uint32_t tgid) {
 
 TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
   if (TracedProcess* known = find(tgid)) {
-    if (!start_boottime || !known->start_boottime || known->start_boottime == start_boottime) return *known;
+    if (known->may_have_started_at(start_boottime)) {
+      if (!known->start_boottime) known->start_boottime = start_boottime;
+      return *known;
+    }
     forget(tgid);
   }
   TracedProcess& process = processes_[tgid];
@@ -41,6 +52,7 @@ TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
   process.start_boottime = start_boottime;
   if (const auto facts = read_process(procfs_, static_cast<pid_t>(tgid),
                                       kPartExe | kPartCommandLine | kPartCgroups | kPartStatus)) {
+    process.started_ns = facts->start_ns;
     process.info = to_process_info(*facts);
     process.container = to_container_info(container_of(facts->cgroups));
   } else {
@@ -51,13 +63,14 @@ TracedProcess& ProcessTable::get(uint32_t tgid, uint64_t start_boottime) {
   return process;
 }
 
-void ProcessTable::prepare(uint32_t tgid) {
+bool ProcessTable::prepare(uint32_t tgid) {
   const auto modules = ProcessModules::load(static_cast<pid_t>(tgid), objects_);
-  if (!modules) return;
+  if (!modules) return false;
   size_t bytes = 0;
   for (const Module& m : modules->all()) {
     if (m.object && bytes < kRowsAhead) bytes += m.object->rows().size() * sizeof(lt_row);
   }
+  return bytes < kRowsAhead;
 }
 
 void ProcessTable::add_tables(TracedProcess& process, const ProcessModules& modules) {

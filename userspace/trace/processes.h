@@ -28,7 +28,8 @@ struct CodeTable {
 /// One traced process: what records say of it, and what its stacks need.
 struct TracedProcess {
   uint32_t tgid = 0;
-  uint64_t start_boottime = 0;  ///< from the kernel: tells a reused pid
+  uint64_t start_boottime = 0;  ///< from the kernel: tells a reused pid; 0 = no loop of it was found yet
+  uint64_t started_ns = 0;      ///< the same from /proc, to the clock tick
   ProcessInfo info;
   ContainerInfo container;
   std::string service;
@@ -47,6 +48,8 @@ struct TracedProcess {
   }
   /// The modules were read longer ago than `age_ns`. They may have been read since `now_ns` was.
   bool is_older(uint64_t age_ns, uint64_t now_ns) const { return now_ns > loaded_ns + age_ns; }
+  /// Nothing speaks against it.
+  bool may_have_started_at(uint64_t boottime_ns) const;
   /// In the range of the code that its runtime makes.
   bool in_made_code(uint64_t address) const;
 };
@@ -68,8 +71,9 @@ class ProcessTable {
   /// The process, read if it is new or another one has taken its pid.
   TracedProcess& get(uint32_t tgid, uint64_t start_boottime);
   TracedProcess* find(uint32_t tgid);
-  /// Compiles the unwind tables of its files, so that get() has little left to do.
-  void prepare(uint32_t tgid);
+  /// Compiles the unwind tables of its files, so that get() has little left to do. False if there are more
+  /// than is done ahead.
+  bool prepare(uint32_t tgid);
   void forget(uint32_t tgid);
 
   /// Reads the mappings anew (dlopen, JIT), at most once a second.

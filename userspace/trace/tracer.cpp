@@ -32,7 +32,11 @@ constexpr int kIdleDrainMs = 500;
 constexpr int kObserveMs = 25;
 // What waits for the worker at most. A slow reader of our output fills it; then records are dropped, counted.
 constexpr size_t kQueueBytes = 24u << 20;
+// Before the hooks are attached: the tables of so many are compiled, since a pattern may select hundreds,
+// whose files are mostly the same; and what can be done in this time is given to the kernel (2 ms a process,
+// of whose files it has the tables already).
 constexpr size_t kPreparedProcesses = 16;
+constexpr uint64_t kPrepareNs = 50'000'000;
 constexpr uint64_t kHousekeepingNs = 1'000'000'000;
 constexpr uint64_t kIdleNs = 20'000'000'000;
 // A JIT compiler that has warmed up compiles little; a look at a small JVM takes 10 to 30 ms.
@@ -79,14 +83,7 @@ Result<void> Tracer::setup() {
 
   make_parts();
 
-  // Compiling a process's unwind tables can take a second where the CPU is contended, and until they are
-  // there its stacks have one frame. Only a few: a pattern may select hundreds, whose files are mostly the
-  // same.
-  if (!options.every_process && options.stacks) {
-    auto targets = scan(procfs_, *matcher_);
-    if (targets.size() > kPreparedProcesses) targets.resize(kPreparedProcesses);
-    for (const Target& target : targets) processes_->prepare(static_cast<uint32_t>(target.facts.pid));
-  }
+  if (!options.every_process && options.stacks) prepare_processes();
 
   if (!config_.conductor) {
     // Attach before looking: what starts in between is reported by the kernel.
@@ -143,6 +140,21 @@ void Tracer::make_parts() {
         return queue_.push(std::move(m));
       },
       [this] { drain_wanted_.send(); });
+}
+
+// Compiling a process's unwind tables can take a second where the CPU is contended, and handing them to the
+// kernel takes tens of milliseconds; until then stacks of a loop that is busy already have one frame. What is
+// not done in time is done when its first loop is found.
+void Tracer::prepare_processes() {
+  const uint64_t end = monotonic_ns() + kPrepareNs;
+  size_t done = 0;
+  for (const Target& target : scan(procfs_, *matcher_)) {
+    if (done++ >= kPreparedProcesses && monotonic_ns() >= end) break;
+    const auto tgid = static_cast<uint32_t>(target.facts.pid);
+    const bool all = processes_->prepare(tgid);
+    // A conductor's windows come later, if at all.
+    if (all && !config_.conductor && monotonic_ns() < end) processes_->get(tgid, 0);
+  }
 }
 
 Result<void> Tracer::start_record() {
@@ -279,11 +291,12 @@ void Tracer::read_ring(std::stop_token stop) {
 }
 
 void Tracer::work(std::stop_token stop) {
-  if (config_.engine.stacks) (void)symbolizer_->kernel_symbols_hidden();
+  // The kernel's symbols take 45 ms: loops that were found meanwhile come first.
+  bool kernel_is_read = !config_.engine.stacks;
   while (true) {
     const bool last = stop.stop_requested();
-    auto messages =
-        queue_.take(std::chrono::milliseconds(symbolizer_->has_more_to_read() ? 0 : until_next_step()));
+    const bool idle = kernel_is_read && !symbolizer_->has_more_to_read();
+    auto messages = queue_.take(std::chrono::milliseconds(idle ? until_next_step() : 0));
     for (const Message& m : messages) {
       if (failure_) break;
       handle(m);
@@ -299,7 +312,11 @@ void Tracer::work(std::stop_token stop) {
     // Also of a time without hooks: who waits for a sign of life is not to wait for the next window.
     if (now - loop_records_->began_ns() >= config_.interval_ns && !last) end_interval(now);
     if (looking) look_for_targets(now);
-    if (messages.empty()) symbolizer_->read_on();
+    if (messages.empty() && !std::exchange(kernel_is_read, true)) {
+      (void)symbolizer_->kernel_symbols_hidden();
+    } else if (messages.empty()) {
+      symbolizer_->read_on();
+    }
     if (messages.empty() && looking) look_for_parked_workers(now);
     if (failure_ || stalls_->has_enough() || targets_ended()) {
       end_wanted_.send();
@@ -373,6 +390,8 @@ void Tracer::process_changed(const lt_process_event& event) {
   const uint32_t tgid = event.hdr.tgid;
   if (event.change == LT_PROC_EXIT) {
     targets_->exited(tgid);
+    if (const TracedProcess* process = processes_->find(tgid); process && process->loops == 0)
+      processes_->forget(tgid);
     return;
   }
   if (event.change == LT_PROC_EXEC && processes_->find(tgid)) {
@@ -404,6 +423,7 @@ void Tracer::loop_found(const lt_loop_event& event) {
   if (loop.ignored) return;
   const lt_slot& slot = engine_->slot(index);
   TracedProcess& process = processes_->get(loop.tgid, slot.start_boottime);
+  if (process.loops == 0) processes_->refresh(process, monotonic_ns());  // prepared, perhaps long ago
   if (++process.loops == 1 && config_.engine.stacks && process.modules)
     want_files(*process.modules, slot.loop.call.ip);
   if (process.runtime) renew_states(*process.runtime, {}, engine_->slot(index));

@@ -120,6 +120,7 @@ class Tracer {
  private:
   Result<void> start_record();
   void make_parts();
+  void prepare_processes();
   void start_threads();
   void read_ring(std::stop_token stop);
   void stop_reader();  ///< after it has read all that is in the ring
