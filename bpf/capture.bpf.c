@@ -375,7 +375,7 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->module.start = sc->module.end = 0;
 		sc->module.table.file = 0;
 		sc->v8.config = p->v8;
-		sc->v8.nframes = 0;
+		sc->v8.nframes = sc->v8.full = 0;
 		sc->stack.at = sc->stack.size = 0;
 		/* Behind a `syscall` instruction pc may be past the function's last row. */
 		sc->exact = (s32)regs->orig_ax < 0;
@@ -383,6 +383,8 @@ __hidden u64 capture(void *ctx, struct lt_slot *s, const struct capture_request 
 		sc->pt_regs = (u64)regs;
 		sc->gregs = 0;
 		bpf_loop(LT_MAX_USER, unwind_frame, &w, 0);
+		if (sc->v8.full)
+			r->py_status = LT_PY_FULL;
 		if (p->py.minor && s->py_states[0]) {
 			sc->py.config = p->py;
 			/* A state whose thread has left its interpreter has no frames. */

@@ -376,7 +376,7 @@ struct lt_py_watch {
 enum lt_py_status {
 	LT_PY_END = 0,	 /* at the outermost, or there are none */
 	LT_PY_FAULT = 1, /* user memory not resident, or the thread's state is gone */
-	LT_PY_FULL = 2,	 /* more frames than LT_MAX_PY */
+	LT_PY_FULL = 2,	 /* more frames than LT_MAX_PY, or than LT_MAX_V8 */
 	/* Found in user space: the native stack has eval loops that run none of the frames. */
 	LT_PY_MISMATCH = 3,
 };

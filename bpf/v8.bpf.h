@@ -24,7 +24,7 @@ struct v8_walk {
 	struct lt_v8_config config;
 	struct lt_v8_frame frames[LT_MAX_V8];
 	u32 nframes;
-	u32 pad;
+	u32 full; /* there was one more */
 };
 
 /* Room for one more frame, or null. */
@@ -32,8 +32,10 @@ static __always_inline struct lt_v8_frame *v8_next_frame(struct v8_walk *w)
 {
 	u64 at = w->nframes;
 
-	if (at >= LT_MAX_V8)
+	if (at >= LT_MAX_V8) {
+		w->full = 1;
 		return 0;
+	}
 	asm volatile("" : "+r"(at)); /* the address is of what was compared: Linux 6.1 sees no further */
 	return &w->frames[at];
 }

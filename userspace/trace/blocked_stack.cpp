@@ -68,16 +68,21 @@ std::optional<BlockedStack> walk_blocked(const TracedProcess& process, const lt_
   BlockedStack stack;
   UnwoundStack walked = unwind(*process.modules, {slot.off_ip, slot.off_sp, slot.off_bp},
                                memory_reader(static_cast<pid_t>(process.tgid)), LT_MAX_USER);
+  bool full = false;
   if (process.runtime) {
     for (const UnwoundStack::Pointers& pointers : walked.uncovered) {
       const auto frame = process.runtime->read_slots(pointers);
-      if (frame && stack.v8.size() < LT_MAX_V8) stack.v8.push_back(*frame);
+      if (!frame) continue;
+      full = stack.v8.size() == LT_MAX_V8;
+      if (full) break;
+      stack.v8.push_back(*frame);
     }
     stack.javascript = process.runtime->name_frames({walked.addresses, stack.v8});
   }
   stack.user = std::move(walked.addresses);
   stack.status = walked.status;
   if (process.runtime) walk_interpreter(process, slot, live, stack);
+  if (full) stack.python.status = LT_PY_FULL;
   if (__atomic_load_n(&live.switches, __ATOMIC_ACQUIRE) != slot.switches) return std::nullopt;
   return stack;
 }

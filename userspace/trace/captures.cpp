@@ -184,7 +184,8 @@ void Captures::mend(LoopState& loop, TracedProcess& process, lt_slot s) {
   if (p == loop.pending.end()) return;
   RawCapture& c = p->capture;
   const uint32_t status = walk_status(c.head);
-  const bool in_code = process.makes_code && status != LT_UNWIND_END && status != LT_UNWIND_FULL;
+  const bool too_deep = status == LT_UNWIND_FULL || status == kInterpreterFull;
+  const bool in_code = process.makes_code && status != LT_UNWIND_END && !too_deep;
   if (ended_in_made_code(c, process)) processes_.refresh(process, monotonic_ns());
   if (!in_code && !lacks_memory(status) && !(process.runtime && c.python.empty() && c.v8.empty())) return;
   if (auto stack = walk_blocked(process, s, engine_.slot(loop.slot))) std::move(*stack).move_into(c);
