@@ -385,6 +385,7 @@ enum lt_py_status {
 struct lt_py_task_config {
 	struct lt_py_watch handle;	  /* Handle._run of asyncio: self._callback steps the Task */
 	struct lt_py_watch handler;	  /* RequestHandler._execute of Tornado */
+	struct lt_py_watch runner;	  /* Runner.run of its gen.coroutine; `self` is of what that runs */
 	__u64 cell_type;		  /* PyCell_Type: an argument that a closure uses is in a cell */
 	__u64 function_type, method_type; /* PyCFunction_Type, PyMethod_Type */
 	__s32 running;			  /* in a PyThreadState: the running Task; -1 = not there (<= 3.13) */

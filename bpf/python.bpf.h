@@ -20,6 +20,7 @@ struct py_walk {
 	struct lt_py_config config;
 	u64 tstate, frame;
 	u64 handle, handler; /* innermost frames of the functions that tell the task; 0 = none met */
+	u64 called, ran;     /* the frame before, without shims; what the outermost Runner.run() called */
 	u64 code[PY_CODE_NAMES + 3];
 	struct user_window window;
 };
@@ -54,7 +55,7 @@ static __always_inline int py_first_frame(struct py_walk *w, const struct lt_py_
 
 	w->config = *config;
 	w->tstate = tstate;
-	w->frame = w->handle = w->handler = 0;
+	w->frame = w->handle = w->handler = w->called = w->ran = 0;
 	w->window.at = w->window.size = 0;
 	if (config->cframe >= 0 && bpf_probe_read_user(&at, 8, (void *)(tstate + config->cframe)))
 		return LT_PY_FAULT;
@@ -115,6 +116,10 @@ static __always_inline int py_read_frame(struct py_walk *w, struct lt_py_frame *
 		w->handle = w->frame;
 	if (f->code && f->code == c->task.handler.code && !w->handler)
 		w->handler = w->frame;
+	if (f->code && f->code == c->task.runner.code)
+		w->ran = w->called;
+	if (!(c->minor > 11 && f->owner >= 3))
+		w->called = w->frame;
 	w->frame = py_word(w, frame, c->f_previous);
 	return 1;
 }
@@ -164,7 +169,7 @@ static __always_inline u64 py_running_task(const struct py_walk *w)
 /* Whether py_find_task() may find anything. */
 static __always_inline int py_has_task(const struct py_walk *w)
 {
-	return w->handle || w->handler || w->config.task.running >= 0;
+	return w->handle || w->handler || w->ran || w->config.task.running >= 0;
 }
 
 /* The running Task, its name and coroutine; the handler that Tornado runs. */
@@ -175,8 +180,8 @@ static __always_inline void py_find_task(const struct py_walk *w, struct lt_py_t
 
 	t->task = t->task_type = t->coro = t->coro_code = t->handler_type = t->name = 0;
 	t->name_bytes = t->pad = 0;
-	if (w->handler) {
-		self = py_self(w, &c->handler, w->handler);
+	if (w->handler || w->ran) {
+		self = w->handler ? py_self(w, &c->handler, w->handler) : py_self(w, &c->runner, w->ran);
 		if (self)
 			t->handler_type = py_read(self + c->ob_type);
 	}

@@ -206,4 +206,39 @@ TEST_F(PythonWalk, TheRunningTask) {
   }
 }
 
+// What Runner.run() runs is the frame that it called, past a shim; the outermost's counts, but not before
+// _execute()'s.
+TEST_F(PythonWalk, TheHandlerOfAGeneratorThatTornadoRuns) {
+  std::array<Object, 5> codes{}, frames{};
+  Object handler{0, 0x7000}, other{0, 0x8000}, first{0, 0x9000}, state{address(frames[0])};
+  for (size_t i = 0; i < codes.size(); ++i) {
+    codes[i][1] = address(type_);
+    frames[i][0] = address(codes[i]);
+    frames[i][1] = i + 1 < frames.size() ? address(frames[i + 1]) : 0;
+    frames[i][4] = address(other);
+  }
+  frames[2][4] = address(handler), frames[4][4] = address(first);
+  frames[3][3] = u64{3} << 48;  // a shim
+  for (const size_t run : {1, 4}) {
+    lt_py_config config = config_of(13);
+    config.task.runner = {address(codes[run]), 32, 0};
+    lines(config, address(state));
+    ASSERT_TRUE(py_has_task(&walk_));
+    lt_py_task seen{};
+    py_find_task(&walk_, &seen);
+    EXPECT_EQ(seen.handler_type, run == 4 ? 0x7000u : 0x8000u) << run;
+    config.task.handler = {address(codes[4]), 32, 0};
+    lines(config, address(state));
+    py_find_task(&walk_, &seen);
+    EXPECT_EQ(seen.handler_type, 0x9000u) << run;
+  }
+  lt_py_config config = config_of(13);
+  config.task.runner = {address(codes[1]), 32, 0};
+  frames[4][0] = address(codes[1]);  // another one further out
+  lines(config, address(state));
+  lt_py_task seen{};
+  py_find_task(&walk_, &seen);
+  EXPECT_EQ(seen.handler_type, 0x7000u);
+}
+
 }  // namespace

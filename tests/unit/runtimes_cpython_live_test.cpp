@@ -49,6 +49,7 @@ struct Truth {
   pid_t tid = 0;
   std::vector<TruthFrame> frames;
   std::vector<std::string> task;  // name, coroutine, line, where created; empty = runs none
+  std::string handler;            // Tornado's
 };
 
 // A running victim script, killed at the end. What it printed up to "ready" is its truth.
@@ -95,13 +96,14 @@ class Victim {
       const auto fields = split(line, '\t');
       if (fields[0] == "version") version_ = fields[1];
       if (fields[0] == "thread") {
-        threads_.push_back({std::string(fields[1]), std::stoi(std::string(fields[2])), {}, {}});
+        threads_.push_back({std::string(fields[1]), std::stoi(std::string(fields[2])), {}, {}, {}});
       }
       if (fields[0] == "frame") {
         threads_.back().frames.push_back(
             {std::stoi(std::string(fields[1])), std::string(fields[2]), std::string(fields[3])});
       }
       if (fields[0] == "task") threads_.back().task.assign(fields.begin() + 1, fields.end());
+      if (fields[0] == "handler") threads_.back().handler = fields[1];
       if (fields[0] == "ready") ready_ = true;
     }
   }
@@ -352,6 +354,37 @@ TEST_P(Live, TasksOfGarbage) {
     ASSERT_TRUE(task);
     EXPECT_EQ(task->coroutine, "blocks_at_once");
   }
+}
+
+TEST_P(Live, TornadoHandler) {
+  size_t with_tornado = 0;
+  for (const auto& python : pythons(version())) {
+    SCOPED_TRACE(python);
+    const Victim victim(python, {"-W", "ignore", script("py_tornado.py")});
+    if (!victim.ready()) continue;
+    ++with_tornado;
+    ASSERT_GE(victim.threads().size(), 9u);
+    Target target(victim.pid());
+    ASSERT_TRUE(target.runtime);
+    Runtime& runtime = *target.runtime;
+    for (const Truth& truth : victim.threads())
+      (void)runtime.learn(runtime.walk(runtime.thread_states(truth.tid, {})).frames);
+    lt_process process{};
+    runtime.configure(process);
+    EXPECT_NE(process.py.task.handler.code, 0u);
+    EXPECT_NE(process.py.task.runner.code, 0u);
+    for (const Truth& truth : victim.threads()) {
+      expect_frames(runtime, truth, minor());
+      SCOPED_TRACE(truth.thread);
+      const auto state = runtime.thread_states(truth.tid, {});
+      const auto seen = runtime.see_task(state);
+      ASSERT_TRUE(seen);
+      const auto task = runtime.task(runtime.walk(state).frames, &*seen);
+      EXPECT_EQ(task && !task->handler.empty() ? task->handler : "-", truth.handler);
+    }
+  }
+  if (!with_tornado)
+    GTEST_SKIP() << "no CPython " << version() << " with Tornado here (tests/provision e2e runtimes)";
 }
 
 // Times that one of the process's threads was seen to wait on a futex word, and on one in a GIL.

@@ -92,7 +92,7 @@ void Captures::check_interpreter(RawCapture& c, LoopState& loop, const TracedPro
 }
 
 // For whom the frames ran: BPF has sent it right before. It does not know where to look until a capture has
-// met asyncio's functions; of that one it is read while the thread is still blocked there.
+// met asyncio's functions; of those taken before, it is read while the thread is still blocked there.
 void Captures::see_task(RawCapture& c, LoopState& loop) {
   const auto seen = std::exchange(loop.task, std::nullopt);
   TracedProcess* process = processes_.find(loop.tgid);
@@ -103,12 +103,13 @@ void Captures::see_task(RawCapture& c, LoopState& loop) {
     lt_process config{};
     runtime.configure(config);
     engine_.set_interpreter(loop.tgid, config.py);
-    const lt_slot& slot = engine_.slot(loop.slot);
-    const uint64_t switches = slot.switches;
-    if (!c.task && !slot.running && slot.off_capture == c.head.id) {
-      const auto late = runtime.see_task(states_of(slot));
-      if (slot.switches == switches) c.task = late;
-    }
+    process->learned_ns = monotonic_ns();
+  }
+  const lt_slot& slot = engine_.slot(loop.slot);
+  const uint64_t switches = slot.switches;
+  if (c.head.hdr.ts_ns < process->learned_ns && !slot.running && slot.off_capture == c.head.id) {
+    const auto late = runtime.see_task(states_of(slot));
+    if (late && slot.switches == switches) c.task = late;
   }
   if (c.task) c.task_created_at = runtime.task_created_at(*c.task);
 }

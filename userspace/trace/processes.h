@@ -40,6 +40,7 @@ struct TracedProcess {
   uint64_t loaded_ns = 0;                 ///< when the modules were read
   CodeTable code;                         ///< of the code that the runtime made
   bool makes_code = false;                ///< and makes more of it
+  uint64_t learned_ns = 0;                ///< when BPF was last told what Runtime::learn() has found
   uint32_t loops = 0;                     ///< slots that belong to it
 
   /// Modules are read again and again: what is wrong with a process is told once.

@@ -6,6 +6,7 @@ The upstream is its own process, so that nothing of it runs under the server's G
 import sys
 
 import requests
+import tornado.gen
 import tornado.httpserver
 import tornado.ioloop
 import tornado.web
@@ -28,13 +29,24 @@ class FetchPrice(tornado.web.RequestHandler):
         self.call_upstream(type(self).__name__ + ".get")
         self.write("ok")
 
-    def call_upstream(self, handler):
+    def call_upstream(self, handler, **more):
         url = self.settings["upstream"]
-        with stall("network", handler=handler): requests.get(url, timeout=self.timeout)
+        with stall("network", handler=handler, **more): requests.get(url, timeout=self.timeout)
 
 
 class FetchPriceForEver(FetchPrice):  # the method that it inherits is called after another class
     timeout = None
+
+
+class PriceLater(FetchPrice):
+    called = 0
+
+    @tornado.gen.coroutine
+    def get(self):
+        yield tornado.gen.sleep(0.001)
+        PriceLater.called += 1  # for the first it may be too late to look when it is known where
+        self.call_upstream("PriceLater.get", first=PriceLater.called == 1)
+        self.write("ok")
 
 
 class PriceOfNothing(FetchPrice):
@@ -58,7 +70,7 @@ class Quit(tornado.web.RequestHandler):
 
 def serve(listener, upstream):
     handlers = [("/healthy", Healthy), ("/price", FetchPrice), ("/price-for-ever", FetchPriceForEver),
-                ("/price-of-nothing", PriceOfNothing), ("/quit", Quit)]
+                ("/price-later", PriceLater), ("/price-of-nothing", PriceOfNothing), ("/quit", Quit)]
     app = tornado.web.Application(handlers, upstream=upstream, log_function=lambda handler: None)
     listener.setblocking(False)
     tornado.httpserver.HTTPServer(app).add_socket(listener)
@@ -71,4 +83,4 @@ with fixture.started(sys.executable, slow_upstream, port) as upstream:
     fixture.wait_until(lambda: fixture.get(port, "/"), "the upstream does not answer")
     url = f"http://127.0.0.1:{port}/?ms={options.stall_ms}"
     fixture.run_python_server(options, "tornado-requests", lambda listener: serve(listener, url),
-                              ["/price", "/price-for-ever", "/price-of-nothing"], peer=f"127.0.0.1:{port}", upstream=upstream.pid)
+                              ["/price", "/price-for-ever", "/price-later", "/price-of-nothing"], peer=f"127.0.0.1:{port}", upstream=upstream.pid)

@@ -357,9 +357,13 @@ std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
     }
     return 0;
   };
-  const uint64_t handle = innermost(config.handle.code), handler = innermost(config.handler.code);
-  const lt_py_task seen = tasks_.read(thread_state, handle, handler);
-  if (!handle && !handler && !seen.task) return std::nullopt;
+  Tasks::Watched watched{innermost(config.handle.code), innermost(config.handler.code), 0};
+  for (size_t i = 0, called = SIZE_MAX; config.runner.code && i < frames.size(); ++i) {
+    if (frames[i].code == config.runner.code) watched.ran = called < i ? addresses[called] : 0;
+    if (!is_shim(frames[i])) called = i;
+  }
+  const lt_py_task seen = tasks_.read(thread_state, watched);
+  if (!watched.handle && !watched.handler && !watched.ran && !seen.task) return std::nullopt;
   return seen;
 }
 
@@ -373,19 +377,7 @@ std::optional<TaskInfo> CPython::task(std::span<const lt_py_frame> captured, con
     info.line = place.line;
     if (seen) info.name = tasks_.name(*seen, frames[*at]);
   }
-  if (const auto method = tasks_.handler_method(frames)) {
-    // The class of the handler itself: a method's qualified name tells where it was defined.
-    info.handler = seen ? tasks_.type_name(seen->handler_type) : "";
-    if (*method != Tasks::kNone) {
-      const std::string name = resolve(frames[*method]).function;
-      const size_t dot = name.rfind('.');
-      if (info.handler.empty()) {
-        info.handler = dot == name.npos ? "" : name;
-      } else {
-        info.handler += "." + name.substr(dot == name.npos ? 0 : dot + 1);
-      }
-    }
-  }
+  info.handler = tasks_.handler(frames, seen);
   if (info.coroutine.empty() && info.handler.empty()) return std::nullopt;
   return info;
 }

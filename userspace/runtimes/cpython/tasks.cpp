@@ -19,9 +19,11 @@ constexpr int kHandleCallback =
 constexpr int kMethodSelf = 8;  // of a bound method, of C or Python
 constexpr int kTypeName = 8;
 constexpr int kTypeBase = 240;
+constexpr int kTypeMro = 328;
 
 constexpr size_t kMaxMet = 16384;
 constexpr size_t kMaxBases = 8;
+constexpr size_t kMaxMro = 64;
 constexpr size_t kMaxSummaries = 64;
 
 // PyCodeObject of 3.8 to 3.10.
@@ -43,6 +45,18 @@ bool is_handle_run(const Code& code) {
 
 bool is_tornado_execute(const Code& code) {
   return is_called(code, "RequestHandler", "_execute") && code.source->file.ends_with("/tornado/web.py");
+}
+
+// What steps a gen.coroutine from its first yield on.
+bool is_tornado_run(const Code& code) {
+  return is_called(code, "Runner", "run") && code.source->file.ends_with("/tornado/gen.py");
+}
+
+bool is_handler_method(const Code& code) {
+  static constexpr std::array<std::string_view, 10> kMethods = {
+      "get", "post", "put", "delete", "patch", "head", "options", "prepare", "on_finish", "write_error"};
+  const std::string_view name = std::string_view(code.function).substr(code.function.rfind('.') + 1);
+  return std::find(kMethods.begin(), kMethods.end(), name) != kMethods.end();
 }
 
 bool is_of_asyncio_tasks(const Code& code) { return code.source->file.ends_with("/asyncio/tasks.py"); }
@@ -90,10 +104,14 @@ bool Tasks::learn(std::span<const lt_py_frame> frames) {
       continue;
     const Code* code = code_of(frame);
     if (!code) continue;
-    lt_py_watch* watch = is_handle_run(*code) ? &handle_ : is_tornado_execute(*code) ? &handler_ : nullptr;
+    lt_py_watch* watch = is_handle_run(*code)        ? &handle_
+                         : is_tornado_execute(*code) ? &handler_
+                         : is_tornado_run(*code)     ? &runner_
+                                                     : nullptr;
     if (!watch || watch->code) continue;
     watch->code = frame.code & python_.offsets.code_mask();
-    watch->self = self_offset(watch->code);
+    // Up to 3.10 one that a closure uses is not found in what the runner runs.
+    watch->self = watch == &runner_ ? python_.offsets.frame.locals : self_offset(watch->code);
     found = true;
   }
   if (met_.size() > kMaxMet) met_.clear();
@@ -104,6 +122,7 @@ lt_py_task_config Tasks::config() const {
   const Offsets& o = python_.offsets;
   return {.handle = handle_,
           .handler = handler_,
+          .runner = runner_,
           .cell_type = python_.cell_type,
           .function_type = python_.function_type,
           .method_type = python_.method_type,
@@ -138,13 +157,14 @@ uint64_t Tasks::running_task(uint64_t thread_state, uint64_t handle) const {
                          static_cast<uint64_t>(python_.offsets.head() + (method ? kMethodSelf : 0)));
 }
 
-lt_py_task Tasks::read(uint64_t thread_state, uint64_t handle, uint64_t handler) const {
+lt_py_task Tasks::read(uint64_t thread_state, const Watched& frames) const {
   const lt_py_task_config c = config();
   lt_py_task seen{};
-  if (handler) {
-    if (const uint64_t self = self_of(handler_, handler)) seen.handler_type = type_of(self);
-  }
-  seen.task = running_task(thread_state, handle);
+  const uint64_t self = frames.handler ? self_of(handler_, frames.handler)
+                        : frames.ran   ? self_of(runner_, frames.ran)
+                                       : 0;
+  if (self) seen.handler_type = type_of(self);
+  seen.task = running_task(thread_state, frames.handle);
   if (!seen.task) return seen;
   seen.task_type = type_of(seen.task);
   seen.coro = memory_.pointer(seen.task + static_cast<uint64_t>(c.coro));
@@ -185,22 +205,31 @@ std::optional<size_t> Tasks::coroutine(std::span<const lt_py_frame> frames) cons
   return found;
 }
 
-std::optional<size_t> Tasks::handler_method(std::span<const lt_py_frame> frames) const {
-  static constexpr std::array<std::string_view, 10> kMethods = {
-      "get", "post", "put", "delete", "patch", "head", "options", "prepare", "on_finish", "write_error"};
-  for (size_t i = 0; i < frames.size(); ++i) {
-    const Code* execute = code_of(frames[i]);
-    if (!execute || !is_tornado_execute(*execute)) continue;
-    // The first frame inside with a method's name: decorators may stand before it.
-    for (size_t k = i; k-- > 0;) {
-      const Code* code = code_of(frames[k]);
-      if (!code) continue;
-      const std::string_view name = last_part(code->function);
-      if (std::find(kMethods.begin(), kMethods.end(), name) != kMethods.end()) return k;
+std::string Tasks::handler(std::span<const lt_py_frame> frames, const lt_py_task* seen) const {
+  const Code *execute = nullptr, *method = nullptr, *inner = nullptr, *ran = nullptr;
+  for (const lt_py_frame& frame : frames) {
+    const Code* code = code_of(frame);
+    if (code && is_tornado_execute(*code)) {
+      execute = code;
+      break;
     }
-    return kNone;
+    if (code && is_tornado_run(*code)) ran = inner;
+    // The outermost with a method's name: decorators may stand around it.
+    if (code && is_handler_method(*code)) method = code;
+    inner = code;
   }
-  return std::nullopt;
+  // The class of the handler itself: a method's qualified name tells where it was defined.
+  const uint64_t type = seen ? seen->handler_type : 0;
+  if (!execute) {
+    // Other coroutines have such names, too.
+    if (!ran || !is_handler_method(*ran) || !is_handler_type(type)) return {};
+    method = ran;
+  }
+  std::string name = type_name(type);
+  if (!method) return name;
+  const std::string_view function = method->function;
+  if (name.empty()) return std::string(last_part(function) == function ? "" : function);
+  return name + "." + std::string(last_part(function));
 }
 
 std::string Tasks::type_name(uint64_t type) const {
@@ -211,6 +240,18 @@ std::string Tasks::type_name(uint64_t type) const {
   const auto end = std::find(text.begin(), text.begin() + static_cast<ptrdiff_t>(size), '\0');
   if (end == text.begin() + static_cast<ptrdiff_t>(size)) return {};
   return std::string(last_part({text.data(), static_cast<size_t>(end - text.begin())}));
+}
+
+bool Tasks::is_handler_type(uint64_t type) const {
+  const auto head = static_cast<uint64_t>(python_.offsets.head());
+  const uint64_t mro = type ? memory_.pointer(type + head + kTypeMro) : 0;
+  const uint64_t size = mro % 8 == 0 && mro ? memory_.pointer(mro + head) : 0;
+  if (size > kMaxMro) return false;
+  // From 3.14 on a tuple's items are behind its hash.
+  for (uint64_t i = 0; i < size + 1; ++i) {
+    if (type_name(memory_.pointer(mro + head + 8 + 8 * i)) == "RequestHandler") return true;
+  }
+  return false;
 }
 
 bool Tasks::is_task_type(uint64_t type) const {

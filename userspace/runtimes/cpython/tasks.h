@@ -43,14 +43,20 @@ class Tasks {
   /// For BPF: what has been learned.
   lt_py_task_config config() const;
 
-  /// The same as BPF's, from user space: `handle`, `handler` are frames of the functions learned, 0 = none.
-  lt_py_task read(uint64_t thread_state, uint64_t handle, uint64_t handler) const;
+  /// Frames of the functions that were learned, 0 = none.
+  struct Watched {
+    uint64_t handle = 0, handler = 0;
+    uint64_t ran = 0;  ///< what the outermost Runner.run() called
+  };
+
+  /// The same as BPF's, from user space.
+  lt_py_task read(uint64_t thread_state, const Watched& frames) const;
 
   /// Position of the coroutine that the running Task runs. `frames` without shims, innermost first.
   std::optional<size_t> coroutine(std::span<const lt_py_frame> frames) const;
 
-  /// Position of the method that Tornado called to answer a request.
-  std::optional<size_t> handler_method(std::span<const lt_py_frame> frames) const;
+  /// The class and method that Tornado called to answer a request; empty if it did not, or that is not known.
+  std::string handler(std::span<const lt_py_frame> frames, const lt_py_task* seen) const;
 
   /// The name, if what was seen is the Task that runs `coroutine`. Empty otherwise.
   std::string name(const lt_py_task& seen, const lt_py_frame& coroutine) const;
@@ -58,15 +64,12 @@ class Tasks {
   /// Where it was created; only if it is still there and asyncio's debug mode has kept it.
   std::optional<TaskInfo::Place> created_at(const lt_py_task& seen) const;
 
-  /// A type's name without its module's; empty if there is no type at `type`.
-  std::string type_name(uint64_t type) const;
-
-  static constexpr size_t kNone = SIZE_MAX;
-
  private:
   const Code* code_of(const lt_py_frame& frame) const;
   bool is_coroutine(const lt_py_frame& frame) const;
   bool is_task_type(uint64_t type) const;
+  bool is_handler_type(uint64_t type) const;
+  std::string type_name(uint64_t type) const;
   int self_offset(uint64_t code) const;
   uint64_t self_of(const lt_py_watch& watch, uint64_t frame) const;
   uint64_t type_of(uint64_t object) const;
@@ -79,7 +82,7 @@ class Tasks {
   const Installation& python_;
   CodeCache& codes_;
   std::optional<AsyncioOffsets> asyncio_;
-  lt_py_watch handle_{}, handler_{};
+  lt_py_watch handle_{}, handler_{}, runner_{};
   std::unordered_set<uint64_t> met_;  // frames' code objects that were looked at
 };
 
