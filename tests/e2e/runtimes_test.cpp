@@ -167,6 +167,92 @@ INSTANTIATE_TEST_SUITE_P(
                     Jit{"LuaJIT", "luajit -v", {"/usr/bin/env", "luajit", victim_file("jit.lua")}}),
     [](const auto& info) { return std::string(info.param.name); });
 
+TEST(LuaJit, IsNamedByItsMap) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (!runs("luajit -v")) GTEST_SKIP() << "no luajit: tests/provision e2e";
+  const std::string file = victim_file("jit.lua");
+  Victim victim({"/usr/bin/env", "luajit", file, "map"});
+  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  ASSERT_TRUE(trace.started());
+  EXPECT_EQ(victim.truth().size(), 3u);
+  EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+  fs::remove("/tmp/perf-" + std::to_string(victim.pid()) + ".map");
+  const auto stalls = trace.stalls();
+  EXPECT_EQ(stalls.size(), 3u);
+  std::ifstream in(file);
+  int line = 0, inner = 0;  // the loop that is compiled
+  for (std::string text; std::getline(in, text);)
+    if (++line, text.find("for i = 1, 20000") != std::string::npos) inner = line;
+  size_t named = 0;
+  for (const json& s : stalls) {
+    for (const json& stack : s.value("stacks", json::array())) {
+      const json& leaf = stack["frames"][0];
+      if (stack["state"] != "on_cpu" || leaf["kind"] != "jit") continue;
+      ++named;
+      EXPECT_TRUE(leaf.value("function", "").starts_with("TRACE_")) << leaf.dump();
+      EXPECT_EQ(leaf.value("file", ""), file) << leaf.dump();
+      EXPECT_EQ(leaf.value("line", 0), inner) << leaf.dump();
+      EXPECT_TRUE(leaf.value("at_definition", false)) << leaf.dump();
+    }
+    if (s["cause"]["kind"] == "cpu") {
+      EXPECT_EQ(s["culprit"].value("line", 0), inner) << s.dump();
+    }
+  }
+  EXPECT_GT(named, 0u);
+}
+
+// By DWARF, and stripped by the tables of its runtime: from the function that stalls to the goroutine's
+// start. A stall is not the standard library's.
+TEST(Go, StacksReachTheStart) {
+  LOOPTRACE_NEEDS_ROOT();
+  if (!runs("go version")) GTEST_SKIP() << "no Go here";
+  const Directory directory;
+  for (const std::string kind : {"full", "stripped"}) {
+    SCOPED_TRACE(kind);
+    const std::string program = directory.path() + "/" + kind;
+    const Outcome built =
+        run({"/usr/bin/env", "CGO_ENABLED=0", "go", "build", kind == "full" ? "-ldflags=" : "-ldflags=-s",
+             "-o", program, victim_file("go_loop.go")},
+            60);
+    if (built.code != 0) GTEST_SKIP() << built.errors;
+    Victim victim(std::vector<std::string>{program}, ProcessOptions());
+    ASSERT_TRUE(victim.ready()) << victim.process().errors();
+    Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+    ASSERT_TRUE(trace.started());
+    EXPECT_EQ(victim.process().wait(), 0);
+    EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+    size_t naps = 0, spins = 0, looked_at = 0;
+    for (const json& s : trace.stalls()) {
+      const bool nap = s["cause"]["kind"] == "sleep";
+      (nap ? naps : spins) += 1;
+      const json wanted =
+          nap ? json{"syscall.Nanosleep", "main.nap", "main.(*shop).sell", "main.main", "runtime.main"}
+              : json{"main.spin", "main.(*shop).sell", "main.main", "runtime.main"};
+      for (const json& stack : s.value("stacks", json::array())) {
+        json functions = json::array();
+        for (const json& f : stack["frames"]) {
+          EXPECT_FALSE(f.value("guessed", false)) << stack.dump();
+          if (f["kind"] != "kernel") functions.push_back(f.value("function", "?"));
+        }
+        const auto at = std::search(functions.begin(), functions.end(), wanted.begin(), wanted.end());
+        if (at == functions.end()) continue;  // of the loop, before or after
+        ++looked_at;
+        EXPECT_EQ(functions.end() - at, static_cast<ptrdiff_t>(wanted.size()) + 1) << stack.dump();
+        EXPECT_TRUE(functions.back().get<std::string>().starts_with("runtime.goexit")) << stack.dump();
+        EXPECT_FALSE(stack.value("incomplete", false)) << stack.dump();
+      }
+      if (s["cause"]["kind"] == "runqueue") continue;  // the machine was busy with other things
+      const std::string culprit = s["culprit"].value("function", "");
+      EXPECT_TRUE(nap ? culprit == "main.nap" : culprit == "main.spin" || culprit == "main.clock")
+          << s.dump();
+    }
+    EXPECT_EQ(naps, 3u);
+    EXPECT_EQ(spins, 3u);
+    EXPECT_GE(looked_at, 6u);
+  }
+}
+
 // CoreCLR waits on condition variables for sleeps and for locks alike.
 TEST(Dotnet, CausesAreToldApart) {
   LOOPTRACE_NEEDS_ROOT();

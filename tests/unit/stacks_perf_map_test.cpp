@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -134,6 +138,33 @@ TEST_F(PerfMapTest, TrustsOnlyTheOwner) {
   }
 }
 
+// A process in a pid namespace writes its map under the number that it has there.
+TEST(PerfMapSource, IsThatOfItsOwnPidNamespace) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    pid_t child = -1;
+    if (unshare(CLONE_NEWPID) == 0 && (child = fork()) == 0) {
+      for (;;) pause();
+    }
+    _exit(write(ends[1], &child, sizeof child) == sizeof child ? pause() : 1);
+  }
+  pid_t child = -1;
+  EXPECT_EQ(read(ends[0], &child, sizeof child), static_cast<ssize_t>(sizeof child));
+  const std::string outer = std::to_string(child);
+  const auto source = PerfMap::source_of(child);
+  if (child > 0) kill(child, SIGKILL);
+  kill(parent, SIGKILL);
+  waitpid(parent, nullptr, 0);
+  close(ends[0]);
+  close(ends[1]);
+  if (child < 0) GTEST_SKIP() << "no pid namespace without root";
+  EXPECT_EQ(source.root, "/proc/" + outer + "/root");
+  EXPECT_EQ(source.candidates, (std::vector<std::string>{"/tmp/perf-1.map", "/tmp/perf-" + outer + ".map"}));
+  EXPECT_NE(std::find(source.owners.begin(), source.owners.end(), getuid()), source.owners.end());
+}
+
 TEST_F(PerfMapTest, FollowsNoLinksAndOpensNoFifos) {
   std::ofstream(directory_ / "real") << "1000 10 f\n";
   fs::create_symlink("real", path_);
@@ -228,6 +259,16 @@ TEST(JitName, IsTakenApart) {
   EXPECT_EQ(f.function, "System.Threading.Thread.Sleep");
   EXPECT_EQ(f.origin, FrameOrigin::runtime);
   EXPECT_EQ(parse("ns::work(int, long)").function, "ns::work(int, long)");
+  f = parse("TRACE_12::/srv/shop/price.lua:24");
+  EXPECT_EQ(f.function, "TRACE_12");
+  EXPECT_EQ(f.file, "/srv/shop/price.lua");
+  EXPECT_EQ(f.line, 24);
+  EXPECT_TRUE(f.at_definition);
+  EXPECT_EQ(parse("TRACE_1::(string):3").line, 3);
+  for (const char* other : {"TRACE_x::price.lua:24", "TRACE_12::price.lua", "TRACE_", "TRACE_1::"})
+    EXPECT_EQ(parse(other).function, other);
+  EXPECT_EQ(parse("[JIT] Shop#price").function, "Shop#price");
+  EXPECT_EQ(parse("[JIT] ").function, "");
 }
 
 // The process's own map is found through /proc/PID/root and NSpid, and code in no file is named by it.

@@ -54,6 +54,9 @@ TEST(FrameOriginRules, ByPath) {
   EXPECT_EQ(of("/usr/bin/python3.11", true), FrameOrigin::runtime);
   EXPECT_EQ(of("/usr/bin/python3.11 (deleted)", true), FrameOrigin::runtime);
   EXPECT_EQ(of("/usr/bin/node", true), FrameOrigin::runtime);
+  EXPECT_EQ(of("/usr/sbin/php-fpm8.2", true), FrameOrigin::runtime);
+  EXPECT_EQ(of("/usr/bin/luajit-2.1.0-beta3", true), FrameOrigin::runtime);
+  EXPECT_EQ(of("/srv/bin/ruby-server", true), FrameOrigin::application);
   EXPECT_EQ(of("/usr/bin/node_exporter", true), FrameOrigin::application);
   EXPECT_EQ(of("/usr/sbin/nginx", true), FrameOrigin::application);
   EXPECT_EQ(of("/usr/lib/x86_64-linux-gnu/libc.so.6"), FrameOrigin::runtime);
@@ -80,6 +83,23 @@ TEST(FrameOriginRules, ByPath) {
   EXPECT_EQ(source("src/main.rs"), FrameOrigin::application);
   EXPECT_EQ(source("/root/.cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);
   EXPECT_EQ(source("/usr/local/cargo/registry/src/i-1949/tokio-1.38.0/src/lib.rs"), FrameOrigin::library);
+}
+
+TEST(FrameOriginRules, OfGo) {
+  const auto source = [](const char* file) { return source_origin(file, FrameOrigin::application); };
+  for (const char* own : {"/usr/local/go/src/runtime/proc.go", "/usr/lib/go-1.19/src/net/http/server.go",
+                          "/root/sdk/go1.22.0/src/syscall/asm_linux_amd64.s",
+                          "/opt/hostedtoolcache/go/1.21.0/x64/src/time/sleep.go",
+                          "/root/go/pkg/mod/golang.org/toolchain@v0.0.1-go1.22.0.linux-amd64/src/os/file.go",
+                          "internal/poll/fd_unix.go", "vendor/golang.org/x/net/http2/hpack/hpack.go"})
+    EXPECT_EQ(source(own), FrameOrigin::runtime) << own;
+  for (const char* module :
+       {"/root/go/pkg/mod/github.com/gorilla/mux@v1.8.0/mux.go", "github.com/gorilla/mux@v1.8.0/mux.go"})
+    EXPECT_EQ(source(module), FrameOrigin::library) << module;
+  for (const char* program :
+       {"/srv/shop/main.go", "./main.go", "main.go", "example.com/shop/price/price.go",
+        "/root/go/src/shop/main.go", "/srv/shop/src/log/log.go", "/srv/go/shop/net/loop.go", "time/sleep.c"})
+    EXPECT_EQ(source(program), FrameOrigin::application) << program;
 }
 
 class SymbolizerTest : public testing::Test {

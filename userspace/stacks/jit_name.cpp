@@ -112,19 +112,43 @@ bool parse_dotnet(std::string_view name, Frame& frame) {
   return true;
 }
 
+// As LuaJIT writes them: "TRACE_3::shop/price.lua:24", a number and where the trace begins.
+bool parse_luajit(std::string_view name, Frame& frame) {
+  constexpr std::string_view kTrace = "TRACE_";
+  const size_t colons = name.find("::");
+  if (!name.starts_with(kTrace) || colons == std::string_view::npos) return false;
+  const std::string_view trace = name.substr(0, colons);
+  std::string_view file = name.substr(colons + 2);
+  int line = 0;
+  if (trace.find_first_not_of("0123456789", kTrace.size()) != std::string_view::npos ||
+      !take_number(file, line))
+    return false;
+  frame.function = to_utf8(trace);
+  frame.file = to_utf8(file);
+  frame.line = line;
+  frame.at_definition = true;
+  return true;
+}
+
+// As Ruby's YJIT writes them: "[JIT] Shop#price".
+std::string_view without_jit(std::string_view name) {
+  constexpr std::string_view kJit = "[JIT] ";
+  return name.starts_with(kJit) ? name.substr(kJit.size()) : name;
+}
+
 }  // namespace
 
 void parse_jit_name(std::string_view name, Frame& frame) {
   frame.origin = FrameOrigin::application;
   if (!parse_v8(name, frame) && !parse_jsc(name, frame) && !parse_java(name, frame) &&
-      !parse_dotnet(name, frame)) {
+      !parse_dotnet(name, frame) && !parse_luajit(name, frame)) {
     if (name.starts_with("py::")) {
       const std::string_view rest = name.substr(4);
       const size_t colon = rest.find(':');
       frame.function = to_utf8(rest.substr(0, colon));
       if (colon != std::string_view::npos) frame.file = to_utf8(rest.substr(colon + 1));
     } else {
-      frame.function = to_utf8(demangle(name));
+      frame.function = to_utf8(demangle(without_jit(name)));
       for (const std::string_view own : {"Builtin:", "BytecodeHandler:", "Stub:", "RegExp:"})
         if (name.starts_with(own)) frame.origin = FrameOrigin::runtime;
     }
