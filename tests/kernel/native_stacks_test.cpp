@@ -186,17 +186,12 @@ class Listener {
   std::string url_;
 };
 
-// Deeper than a walk goes: cut, said to be and counted. And nobody asks a server for debuginfo unless told
-// to.
+// Deeper than a walk goes: cut, said to be and counted.
 TEST(DeepStacks, SayThatTheyAreCut) {
   LOOPTRACE_NEEDS_ROOT();
   constexpr size_t kMostFrames = 384;  // LT_MAX_USER
-  const Listener listener;
-  ASSERT_FALSE(listener.url().empty());
-  setenv("DEBUGINFOD_URLS", listener.url().c_str(), 1);
   Victim victim("deep_stack", {"--depth", "1000", "--count", "2", "--stall-ms", "100", "--delay-ms", "1000"});
   Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms", "--max-line", "400000"});
-  unsetenv("DEBUGINFOD_URLS");
   ASSERT_TRUE(trace.started());
   EXPECT_EQ(victim.truth().size(), 2u);
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
@@ -223,31 +218,60 @@ TEST(DeepStacks, SayThatTheyAreCut) {
       counted += loop["stacks"]["incomplete"].value("too_deep", size_t{0});
   }
   EXPECT_GE(counted, 2u);
-  EXPECT_FALSE(listener.was_asked());
 }
 
+// A program without debuginfo, and a server that never answers; looptrace with `more` options finds both.
+class Debuginfod : public testing::Test {
+ protected:
+  void SetUp() override {
+    LOOPTRACE_NEEDS_ROOT();
+    const std::string program = directory_.path() + "/stripped";
+    const Outcome stripped = run({"/usr/bin/env", "strip", "-o", program, victim_path("epoll_sleep")});
+    ASSERT_EQ(stripped.code, 0) << stripped.errors;
+    ASSERT_FALSE(listener_.url().empty());
+    setenv("DEBUGINFOD_URLS", listener_.url().c_str(), 1);
+    setenv("DEBUGINFOD_CACHE_PATH", directory_.path().c_str(), 1);
+    setenv("DEBUGINFOD_TIMEOUT", std::to_string(kPatience).c_str(), 1);
+    victim_.emplace(std::vector<std::string>{program, "--count", "1", "--delay-ms", "20000"},
+                    ProcessOptions());
+    ASSERT_TRUE(victim_->ready()) << victim_->process().errors();
+  }
+  void TearDown() override {
+    for (const char* name : {"DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "DEBUGINFOD_TIMEOUT"})
+      unsetenv(name);
+  }
+  std::vector<std::string> options(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all = {"--pid", std::to_string(victim_->pid()), "--threshold", "50ms"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  bool is_asked() const {
+    bool asked = false;
+    for (int i = 0; i < 100 && !(asked = listener_.was_asked()); ++i) usleep(20'000);
+    return asked;
+  }
+
+  static constexpr uint64_t kPatience = 4;  // seconds, of which attaching takes less than one
+  const Directory directory_;
+  const Listener listener_;
+  std::optional<Victim> victim_;
+};
+
 // One that is asked and does not answer keeps nobody from being traced meanwhile.
-TEST(Debuginfod, AServerThatHangsDoesNotHoldUpTheStart) {
-  LOOPTRACE_NEEDS_ROOT();
-  constexpr uint64_t kPatience = 4;  // seconds, of which attaching takes less than one
-  const Directory directory;
-  const std::string program = directory.path() + "/stripped";
-  const Outcome stripped = run({"/usr/bin/env", "strip", "-o", program, victim_path("epoll_sleep")});
-  ASSERT_EQ(stripped.code, 0) << stripped.errors;
-  const Listener listener;
-  setenv("DEBUGINFOD_URLS", listener.url().c_str(), 1);
-  setenv("DEBUGINFOD_CACHE_PATH", directory.path().c_str(), 1);
-  setenv("DEBUGINFOD_TIMEOUT", std::to_string(kPatience).c_str(), 1);
-  Victim victim({program, "--count", "1", "--delay-ms", "20000"});
-  ASSERT_TRUE(victim.ready()) << victim.process().errors();
+TEST_F(Debuginfod, AServerThatHangsDoesNotHoldUpTheStart) {
   const uint64_t before = monotonic_ns();
-  Trace trace({"--pid", std::to_string(victim.pid()), "--debuginfod"});
-  for (const char* name : {"DEBUGINFOD_URLS", "DEBUGINFOD_CACHE_PATH", "DEBUGINFOD_TIMEOUT"}) unsetenv(name);
+  Trace trace(options({"--debuginfod"}));
   if (!trace.started()) GTEST_SKIP() << trace.process().errors();
   EXPECT_LT(monotonic_ns() - before, kPatience * 1'000'000'000);
-  bool asked = false;
-  for (int i = 0; i < 100 && !(asked = listener.was_asked()); ++i) usleep(20'000);
-  EXPECT_TRUE(asked);
+  EXPECT_TRUE(is_asked());
+}
+
+TEST_F(Debuginfod, NoServerIsAskedUnlessTold) {
+  Trace trace(options());
+  ASSERT_TRUE(trace.started());
+  victim_->begin();
+  EXPECT_TRUE(trace.wait_stall("closed", 10)) << "its frames have been named";
+  EXPECT_FALSE(is_asked());
 }
 
 // A swap file while it lives, where this machine allows one.
