@@ -168,8 +168,11 @@ void expect_frames(Runtime& runtime, const Truth& truth, int minor) {
     EXPECT_EQ(frames[i].line, truth.frames[i].line) << frames[i].function;
     EXPECT_EQ(frames[i].file, truth.frames[i].file);
     EXPECT_EQ(frames[i].kind, FrameKind::python);
-    const bool stdlib = frames[i].file.find("/lib/python3." + std::to_string(minor)) != std::string::npos;
-    EXPECT_EQ(frames[i].origin, stdlib ? FrameOrigin::runtime : FrameOrigin::application) << frames[i].file;
+    const auto in = [&](const std::string& part) { return frames[i].file.find(part) != std::string::npos; };
+    EXPECT_EQ(frames[i].origin, in("/dist-packages/")                         ? FrameOrigin::library
+                                : in("/lib/python3." + std::to_string(minor)) ? FrameOrigin::runtime
+                                                                              : FrameOrigin::application)
+        << frames[i].file;
   }
 }
 
