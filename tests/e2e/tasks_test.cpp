@@ -39,7 +39,8 @@ void expect_tasks(const std::vector<std::string>& command) {
   Victim victim(command);
   ASSERT_TRUE(victim.ready() || victim.process().wait(1) == 77) << victim.process().errors();
   if (!victim.ready()) GTEST_SKIP() << victim.process().errors();
-  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
+  // Every poll is seen: beside other tests a probe can come too late to be sure of a stall on a CPU.
+  Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms", "--hook", "always"});
   ASSERT_TRUE(trace.started());
   const auto truth = victim.truth();
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
