@@ -99,7 +99,11 @@ class Tracer:
         """Its loaded programs: id -> (type, runs, ns)"""
         found = {}
         for path in glob.glob(f"/proc/{self.process.pid}/fdinfo/*"):
-            info = dict(line.split(":", 1) for line in open(path).read().splitlines() if ":" in line)
+            try:
+                lines = open(path).read().splitlines()
+            except FileNotFoundError:
+                continue  # closed meanwhile: no program's
+            info = dict(line.split(":", 1) for line in lines if ":" in line)
             if "prog_type" in info:  # a link tells its program, too
                 found[int(info["prog_id"])] = (int(info["prog_type"]), int(info["run_cnt"]), int(info["run_time_ns"]))
         return found
