@@ -259,7 +259,7 @@ static __always_inline void iteration_end(struct lt_slot *s, u32 index, u64 now,
 	if (!st || !s->confirmed || closing)
 		return;
 	st->busy_ns += duration;
-	if (since && since <= s->it.start_ns && ended_by == LT_ENDED_POLL) {
+	if (lt_saw_begin(&s->it, since) && ended_by == LT_ENDED_POLL) {
 		u32 bucket = lt_hist_bucket(duration);
 
 		st->iterations++;

@@ -47,6 +47,12 @@ LT_INLINE void lt_begin(struct lt_slot *s, __u64 now, __u32 began)
 		it->top[i].ns = 0;
 }
 
+/* The hook was there when the iteration began: each poll since then was seen. */
+LT_INLINE int lt_saw_begin(const struct lt_iteration *it, __u64 hook_since)
+{
+	return hook_since && hook_since <= it->start_ns;
+}
+
 /* Keeps the stretch that reaches up to `now`, if it is the longest. */
 LT_INLINE void lt_keep_stretch(struct lt_iteration *it, __u64 now)
 {

@@ -7,15 +7,15 @@
 #include "common.bpf.h"
 
 /* A poll that takes long on its CPU, with thousands of ready descriptors or where the CPU itself is taken
- * away, is not what the program does between two polls. */
+ * away, is not what the program does between two polls. Where its entry was not seen it may be a later one.
+ */
 static __always_inline int is_still_in_its_poll(struct task_struct *t, struct lt_slot *s)
 {
 	struct pt_regs *regs = user_regs(t);
 	struct lt_poll_call call = {};
-	u64 since = hook_since;
 	u32 kind;
 
-	if (!s->it.in_poll || s->in_hook || !since || since > s->it.start_ns)
+	if (!s->it.in_poll || s->in_hook || !lt_saw_begin(&s->it, hook_since))
 		return 0;
 	kind = lt_poll_kind((s32)regs->orig_ax, regs->dx, regs->r10);
 	if (!kind)

@@ -200,14 +200,12 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		verdict = LT_POLL_OWN;
 	}
 	if (verdict != LT_POLL_NESTED) {
-		u64 armed = hook_since;
-
 		pulse(index, 0);
 		if (verdict == LT_POLL_TAKEOVER || s->phase == LT_PHASE_LEARNING) {
 			/* LEARNING, and yet its own: the hooks were detached for a while. */
 			s->poll_ns = now;
 		} else if (s->phase == LT_PHASE_BUSY &&
-			   !(s->it.in_poll && armed && armed <= s->it.start_ns)) {
+			   !(s->it.in_poll && lt_saw_begin(&s->it, hook_since))) {
 			iteration_end(s, index, now, LT_ENDED_POLL);
 			s->poll_ns = now;
 		} /* else the hook closed the last iteration at this poll's entry, and this one never was */

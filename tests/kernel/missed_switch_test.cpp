@@ -16,8 +16,8 @@
 namespace looptrace::test {
 namespace {
 
-constexpr uint64_t kStallNs =
-    8'000'000;  // short: the loop shall not be preempted meanwhile, which mends the slot, too
+// Short: the loop shall not be preempted meanwhile, which mends the slot, too.
+constexpr uint64_t kStallNs = 8'000'000;
 
 struct Shared {
   std::atomic<bool> awake{false}, go{false};
@@ -50,10 +50,12 @@ void run_on(int cpu) {
 class MissedSwitch : public testing::Test {
  protected:
   ~MissedSwitch() override {
+    if (CPU_COUNT(&cpus_)) sched_setaffinity(0, sizeof(cpus_), &cpus_);
     if (pid_ > 0) kill(pid_, SIGKILL), waitpid(pid_, nullptr, 0);
   }
 
   void start() {
+    ASSERT_EQ(sched_getaffinity(0, sizeof(cpus_), &cpus_), 0);
     ASSERT_EQ(pipe(pipe_), 0);
     shared_ =
         new (mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) Shared;
@@ -89,6 +91,7 @@ class MissedSwitch : public testing::Test {
  private:
   int pipe_[2] = {-1, -1};
   pid_t pid_ = -1;
+  cpu_set_t cpus_{};  // where the tests ran before, none if that is not known
 };
 
 TEST_F(MissedSwitch, BeforeAPollIsMadeUpForByTheSchedulersStamps) {

@@ -49,6 +49,14 @@ TEST(Ledger, PartsSumToTheDurationInAnyOrderOfEvents) {
   }
 }
 
+TEST(Ledger, AHookSawTheBeginIfItWasThere) {
+  lt_slot s{};
+  lt_begin(&s, 100, LT_BEGAN_ENTERED);
+  EXPECT_FALSE(lt_saw_begin(&s.it, 0));
+  EXPECT_FALSE(lt_saw_begin(&s.it, 101));
+  EXPECT_TRUE(lt_saw_begin(&s.it, 100));
+}
+
 TEST(Ledger, AnIterationOfASaturatedLoopIsSuspectOnceItWouldHaveBeenSeenToPoll) {
   lt_slot s{};
   lt_begin(&s, 100 * kMs, LT_BEGAN_ENTERED);

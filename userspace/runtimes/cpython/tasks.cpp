@@ -52,16 +52,15 @@ bool is_tornado_run(const Code& code) {
   return is_called(code, "Runner", "run") && code.source->file.ends_with("/tornado/gen.py");
 }
 
+std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
 bool is_handler_method(const Code& code) {
   static constexpr std::array<std::string_view, 10> kMethods = {
       "get", "post", "put", "delete", "patch", "head", "options", "prepare", "on_finish", "write_error"};
-  const std::string_view name = std::string_view(code.function).substr(code.function.rfind('.') + 1);
-  return std::find(kMethods.begin(), kMethods.end(), name) != kMethods.end();
+  return std::find(kMethods.begin(), kMethods.end(), last_part(code.function)) != kMethods.end();
 }
 
 bool is_of_asyncio_tasks(const Code& code) { return code.source->file.ends_with("/asyncio/tasks.py"); }
-
-std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 
 template <typename T>
 T load(std::span<const uint8_t> bytes, size_t at) {
