@@ -132,25 +132,28 @@ class Fish(Completions, unittest.TestCase):
 
 
 class Zsh(Completions, unittest.TestCase):
-    """zsh completes only at a prompt: a pseudo terminal of its own, in which compadd prints what it is given."""
+    """zsh completes only at a prompt: a pseudo terminal of its own, in which compadd prints what it is given.
+
+    What is typed before the prompt stands is edited by the kernel: no control character but TAB, which it keeps for zsh.
+    """
 
     DRIVER = r"""
 zmodload zsh/zpty || exit 1
 zpty session zsh -f -i
 zpty -w session "PROMPT=; cd '$2'; autoload -U compinit; compinit -u -D; source '$1'; compdef _looptrace looptrace"
-zpty -w session 'bindkey "^I" complete-word; zstyle ":completion:*" list-grouped false; LISTMAX=0; unsetopt list_ambiguous'
+zpty -w session 'zstyle ":completion:*" list-grouped false; LISTMAX=0; unsetopt list_ambiguous'
 zpty -w session 'compadd() { local -a shown; if [[ " $* " == *" -O "* || " $* " == *" -A "* || " $* " == *" -D "* ]]; then builtin compadd "$@"; return; fi; builtin compadd -O shown "$@"; print -l -- offer=${^shown}=; builtin compadd "$@" }'
+zpty -w session 'complete-once() { zle complete-word; print -- do""ne }; zle -N complete-once; bindkey "^I" complete-once'
 zpty -w session 'print -- rea""dy'
 zpty -r session text '*ready*' || exit 1
 zpty -w -n session "$3"$'\t'
-zpty -w session $'\x15'"print -- do""ne"
 zpty -r session text '*done*' || exit 1
 print -r -- "$text"
 """
 
     def complete(self, words):
-        out = subprocess.run(["timeout", "30", "zsh", "-f", "-c", self.DRIVER, "zsh", generated / "looptrace.zsh",
-                              generated, " ".join(words)], capture_output=True, text=True).stdout
+        out = run("timeout", "30", "zsh", "-f", "-c", self.DRIVER, "zsh", generated / "looptrace.zsh", generated,
+                  " ".join(words))
         return sorted(set(re.findall(r"offer=(.*?)=(?=[\r\n]|$)", out)))
 
 
