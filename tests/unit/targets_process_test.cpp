@@ -123,9 +123,9 @@ TEST(ReadProcess, ReadsEverything) {
   EXPECT_EQ(facts->command_line, "srv -x");
   EXPECT_EQ(facts->ns_pids, (std::vector<pid_t>{42, 7}));
   EXPECT_EQ(facts->threads.size(), 3u);
-  EXPECT_TRUE(facts->started_at(2'500'000'000ull));
-  EXPECT_TRUE(facts->started_at(2'509'999'999ull));
-  EXPECT_FALSE(facts->started_at(2'510'000'000ull));
+  EXPECT_TRUE(is_start(facts->start_ns, 2'500'000'000ull));
+  EXPECT_TRUE(is_start(facts->start_ns, 2'509'999'999ull));
+  EXPECT_FALSE(is_start(facts->start_ns, 2'510'000'000ull));
 
   const ProcessInfo info = to_process_info(*facts);
   EXPECT_EQ(info.pid, 42u);

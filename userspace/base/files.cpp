@@ -117,16 +117,19 @@ std::string to_utf8(std::string_view bytes) {
   return out;
 }
 
-std::string cut_short(std::string_view beginning) {
+std::string_view whole_characters(std::string_view beginning) {
   size_t lead = beginning.size();  // of the last character
   while (lead > 0 && beginning.size() - lead < 4) {
     const auto c = static_cast<unsigned char>(beginning[--lead]);
     if ((c & 0xc0) == 0x80) continue;
     const size_t length = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
-    if (beginning.size() - lead < length) beginning = beginning.substr(0, lead);
-    break;
+    return beginning.size() - lead < length ? beginning.substr(0, lead) : beginning;
   }
-  return std::string(beginning) + "\xe2\x80\xa6";
+  return beginning;
+}
+
+std::string cut_short(std::string_view beginning) {
+  return std::string(whole_characters(beginning)) + "\xe2\x80\xa6";
 }
 
 std::string at_most(std::string_view text, size_t limit) {

@@ -36,7 +36,10 @@ std::string_view trim(std::string_view text);
 /// Valid UTF-8: every byte that is not part of a valid sequence becomes U+FFFD.
 std::string to_utf8(std::string_view bytes);
 
-/// What was read of a longer text, ended by an ellipsis; no half of a character is left in front of it.
+/// The beginning of a UTF-8 text, without the half of a character that it may end with.
+std::string_view whole_characters(std::string_view beginning);
+
+/// What was read of a longer text, its whole characters ended by an ellipsis.
 std::string cut_short(std::string_view beginning);
 
 /// `text`, cut short if it is longer than `limit` bytes.

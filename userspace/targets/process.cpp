@@ -54,15 +54,6 @@ void append_quoted(std::string_view argument, std::string& out) {
   out += '\'';
 }
 
-void cut(std::string& text) {
-  if (text.size() <= kCommandLineLimit) return;
-  size_t keep = kCommandLineLimit - 3;
-  while (keep > 0 && (static_cast<unsigned char>(text[keep]) & 0xc0) == 0x80)
-    --keep;  // not inside a UTF-8 character
-  text.resize(keep);
-  text += "...";
-}
-
 uint64_t read_clock(clockid_t clock) {
   timespec t{};
   ::clock_gettime(clock, &t);
@@ -92,7 +83,7 @@ void read_exe(const ProcFs& procfs, pid_t pid, ProcessFacts& facts) {
 
 }  // namespace
 
-bool ProcessFacts::started_at(uint64_t boottime_ns) const {
+bool is_start(uint64_t start_ns, uint64_t boottime_ns) {
   const uint64_t tick = kSecond / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK));
   return boottime_ns / tick == start_ns / tick;
 }
@@ -169,8 +160,8 @@ std::string render_command_line(std::string_view cmdline) {
       if (line.size() > kCommandLineLimit) break;
     }
   }
-  cut(line);
-  return line;
+  if (line.size() <= kCommandLineLimit) return line;
+  return std::string(whole_characters(std::string_view(line).substr(0, kCommandLineLimit - 3))) + "...";
 }
 
 std::string realtime_to_rfc3339(uint64_t realtime_ns) {

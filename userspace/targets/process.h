@@ -34,10 +34,10 @@ struct ProcessFacts {
   std::vector<pid_t> ns_pids;
   std::vector<ThreadFacts> threads;
   std::vector<CgroupPath> cgroups;
-
-  /// Tells a reused pid: `boottime_ns` is the kernel's task->start_boottime.
-  bool started_at(uint64_t boottime_ns) const;
 };
+
+/// Tells a reused pid: ProcessFacts::start_ns is that of the kernel's task->start_boottime.
+bool is_start(uint64_t start_ns, uint64_t boottime_ns);
 
 /// Parts of ProcessFacts that each cost reads of their own; pid, parent, comm, start and kind come with any.
 enum ProcessPart : unsigned {

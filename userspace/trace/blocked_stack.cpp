@@ -41,9 +41,8 @@ void walk_interpreter(const TracedProcess& process, const lt_slot& slot, lt_slot
   ThreadStates states = states_of(slot);
   if (!states[0]) states = renew_states(runtime, {}, live).value_or(states);
   stack.python = runtime.walk(states);
-  if (stack.python.status == LT_PY_END && states[0])
-    end_at_greenlet(runtime, *process.modules, stack.python.frames, slot.off_nr < 0, stack.user,
-                    stack.status);
+  end_at_greenlet(runtime, *process.modules, {states[0] != 0, stack.python.status, stack.python.frames},
+                  slot.off_nr < 0, stack.user, stack.status);
   if (stack.status == LT_UNWIND_END && stack.python.status != LT_PY_FULL) {
     const auto match = [&](std::span<const lt_py_frame> frames) {
       return match_eval_frames(runtime, {stack.user, slot.off_nr < 0}, frames);

@@ -37,8 +37,9 @@ void name_javascript(RawCapture& c, const TracedProcess* process) {
 void Captures::add(RawCapture c, LoopState& loop) {
   lt_slot& slot = engine_.slot(loop.slot);
   TracedProcess* process = processes_.find(loop.tgid);
-  if (process && process->runtime && process->modules && c.head.py_status == LT_PY_END && slot.py_states[0])
-    end_at_greenlet(*process->runtime, *process->modules, c.python, c.head.nr < 0, c.user,
+  if (process && process->runtime && process->modules)
+    end_at_greenlet(*process->runtime, *process->modules,
+                    {slot.py_states[0] != 0, c.head.py_status, c.python}, c.head.nr < 0, c.user,
                     c.head.unwind_status);
   const bool in_new_code = process && c.head.unwind_status == LT_UNWIND_NO_MODULE && refresh(*process);
   if (process && process->runtime) check_interpreter(c, loop, *process);

@@ -51,9 +51,10 @@ EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
 }
 
 void end_at_greenlet(const Runtime& runtime, const ProcessModules& modules,
-                     std::span<const lt_py_frame> frames, bool interrupted, std::vector<uint64_t>& addresses,
+                     const InterpreterWalk& interpreter, bool interrupted, std::vector<uint64_t>& addresses,
                      uint32_t& unwind_status) {
-  const auto depth = greenlet_depth(runtime, modules, {addresses, interrupted}, frames);
+  if (!interpreter.has_state || interpreter.status != LT_PY_END) return;
+  const auto depth = greenlet_depth(runtime, modules, {addresses, interrupted}, interpreter.frames);
   if (!depth) return;
   addresses.resize(*depth);
   unwind_status = LT_UNWIND_END;

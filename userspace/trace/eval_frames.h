@@ -30,12 +30,19 @@ struct EvalFrames {
 EvalFrames match_eval_frames(const Runtime& runtime, const NativeWalk& walk,
                              std::span<const lt_py_frame> frames);
 
+/// What was found of the interpreter's side of a stack.
+struct InterpreterWalk {
+  bool has_state = false;  ///< the thread's state is known: without frames it runs no Python now
+  int32_t status = 0;      ///< enum lt_py_status
+  std::span<const lt_py_frame> frames;
+};
+
 /// Ends a walk where the greenlet that runs began, if one runs. greenlet copies each one's part of the stack
 /// in and out of the same place; the outermost that is its own is the function of greenlet's that began it
-/// and never returns. What a walk finds below was left there by others. `frames` are all that the thread has
-/// now: none, where its state is known and runs no Python.
+/// and never returns. What a walk finds below was left there by others. Where not all frames that the thread
+/// has now are known, the walk stays as it is.
 void end_at_greenlet(const Runtime& runtime, const ProcessModules& modules,
-                     std::span<const lt_py_frame> frames, bool interrupted, std::vector<uint64_t>& addresses,
+                     const InterpreterWalk& interpreter, bool interrupted, std::vector<uint64_t>& addresses,
                      uint32_t& unwind_status);
 
 }  // namespace looptrace

@@ -29,9 +29,7 @@ bool TracedProcess::in_made_code(uint64_t address) const {
 bool TracedProcess::may_have_started_at(uint64_t boottime_ns) const {
   if (!boottime_ns) return true;
   if (start_boottime) return start_boottime == boottime_ns;
-  ProcessFacts facts;
-  facts.start_ns = started_ns;
-  return !started_ns || facts.started_at(boottime_ns);
+  return !started_ns || is_start(started_ns, boottime_ns);
 }
 
 TracedProcess* ProcessTable::find(uint32_t tgid) {

@@ -125,8 +125,8 @@ uint32_t walk_interpreter(Runtime& runtime, const ProcessModules& modules, pid_t
   };
   const ThreadStates states = runtime.thread_states(tid, {sp, match({}).native});
   const InterpreterStack stack = runtime.walk(states);
-  if (stack.status == LT_PY_END && states[0])
-    end_at_greenlet(runtime, modules, stack.frames, interrupted, native.addresses, native.status);
+  end_at_greenlet(runtime, modules, {states[0] != 0, stack.status, stack.frames}, interrupted,
+                  native.addresses, native.status);
   lt_capture_head head{};
   head.unwind_status = native.status;
   head.py_status = stack.status;

@@ -351,16 +351,14 @@ std::optional<lt_py_task> CPython::see_task(uint64_t thread_state) {
   std::vector<uint64_t> addresses;
   const auto frames = walk(thread_state, &addresses).frames;
   const lt_py_task_config config = tasks_.config();
-  const auto innermost = [&](uint64_t code) -> uint64_t {
-    for (size_t i = 0; code && i < frames.size(); ++i) {
-      if (frames[i].code == code) return addresses[i];
-    }
-    return 0;
-  };
-  Tasks::Watched watched{innermost(config.handle.code), innermost(config.handler.code), 0};
-  for (size_t i = 0, called = SIZE_MAX; config.runner.code && i < frames.size(); ++i) {
-    if (frames[i].code == config.runner.code) watched.ran = called < i ? addresses[called] : 0;
-    if (!is_shim(frames[i])) called = i;
+  Tasks::Watched watched;
+  uint64_t called = 0;  // by the frame that is looked at
+  for (size_t i = 0; i < frames.size(); ++i) {
+    const auto runs = [&](const auto& known) { return known.code && known.code == frames[i].code; };
+    if (!watched.handle && runs(config.handle)) watched.handle = addresses[i];
+    if (!watched.handler && runs(config.handler)) watched.handler = addresses[i];
+    if (runs(config.runner)) watched.ran = called;
+    if (config.runner.code && !is_shim(frames[i])) called = addresses[i];
   }
   const lt_py_task seen = tasks_.read(thread_state, watched);
   if (!watched.handle && !watched.handler && !watched.ran && !seen.task) return std::nullopt;

@@ -56,11 +56,7 @@ void add_counts(BoundedHistogram& histogram, const BucketCounts& add) {
 // long.
 std::string label_text(const std::string& text) {
   std::string label = to_utf8(text);
-  if (label.size() > kLongestLabel) {
-    size_t end = kLongestLabel;
-    while ((static_cast<unsigned char>(label[end]) & 0xc0) == 0x80) --end;
-    label.resize(end);
-  }
+  label.resize(whole_characters(std::string_view(label).substr(0, kLongestLabel)).size());
   std::replace_if(
       label.begin(), label.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
   return label.empty() ? "unknown" : label;
