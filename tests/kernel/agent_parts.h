@@ -79,15 +79,4 @@ class Port {
 
 inline uint16_t free_port() { return Port().number(); }
 
-/// Waits until this holds; whether it does.
-template <typename Holds>
-bool wait_until(Holds holds, double seconds) {
-  const uint64_t until = monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
-  while (!holds()) {
-    if (monotonic_ns() > until) return false;
-    usleep(50'000);
-  }
-  return true;
-}
-
 }  // namespace looptrace::test

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/types.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <csignal>
 #include <mutex>
@@ -18,6 +19,18 @@ namespace looptrace::test {
 using nlohmann::json;
 
 uint64_t monotonic_ns();
+
+/// Waits until this holds; whether it does.
+template <typename Holds>
+bool wait_until(Holds holds, double seconds,
+                std::chrono::microseconds pause = std::chrono::milliseconds(50)) {
+  const uint64_t until = monotonic_ns() + static_cast<uint64_t>(seconds * 1e9);
+  while (!holds()) {
+    if (monotonic_ns() > until) return false;
+    std::this_thread::sleep_for(pause);
+  }
+  return true;
+}
 
 struct ProcessOptions {
   bool read_output = true;  ///< false: nobody reads until read_output() is called

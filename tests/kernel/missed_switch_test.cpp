@@ -102,12 +102,14 @@ TEST_F(MissedSwitch, BeforeAPollIsMadeUpForByTheSchedulersStamps) {
     shared_->awake = shared_->go = false;
     send('s');
     while (!shared_->awake) usleep(100);
-    ASSERT_EQ(slot.phase, LT_PHASE_BUSY);
+    // Or this kernel was silent just now.
+    ASSERT_TRUE(slot.phase == LT_PHASE_BUSY || !slot.running) << slot.phase;
     slot.phase = LT_PHASE_IDLE;
     slot.running = 0;
     slot.unsettled = LT_SETTLED;
     shared_->go = true;
-    usleep(2 * kStallNs / 1000);
+    // Beside others the loop may have to wait for its CPU.
+    wait_until([&] { return engine_->stats(slot_).stalls >= stalls; }, 5, std::chrono::milliseconds(1));
     ASSERT_EQ(engine_->stats(slot_).stalls, stalls);
     ASSERT_GE(engine_->stats(slot_).stall_ns, stalls * kStallNs);
   }

@@ -124,6 +124,13 @@ TEST(CheckTarget, NoSuchProcess) {
   EXPECT_NE(o.errors.find("4194304"), std::string::npos) << o.errors;
 }
 
+// Whether the main thread of a process is blocked in this system call.
+bool is_in(pid_t pid, long call) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/syscall");
+  long number = -1;
+  return file >> number && number == call;
+}
+
 // What `check` tells of the stack of a program that was compiled with those options.
 json checked_stack(const std::vector<std::string>& options) {
   const Directory directory;
@@ -133,9 +140,10 @@ json checked_stack(const std::vector<std::string>& options) {
   compile.insert(compile.end(), {std::string(SOURCE_DIR) + "/tests/victims/epoll_sleep.c", "-o", program});
   const Outcome compiled = run(compile);
   EXPECT_EQ(compiled.code, 0) << compiled.errors;
-  Victim victim({program, "--count", "1", "--delay-ms", "20000"});
+  // Long asleep: beside others, what ticks may run just when it is looked at.
+  Victim victim({program, "--count", "1", "--gap-ms", "1", "--stall-ms", "60000"});
   EXPECT_TRUE(victim.ready()) << victim.process().errors();
-  usleep(200000);
+  EXPECT_TRUE(wait_until([&] { return is_in(victim.pid(), SYS_clock_nanosleep); }, 10));
   const Outcome o = run_looptrace({"check", "--json", "-p", std::to_string(victim.pid())});
   const json features = json::parse(o.out, nullptr, false)["features"];
   return features["pid " + std::to_string(victim.pid()) + " stacks"];
