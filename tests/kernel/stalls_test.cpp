@@ -69,12 +69,16 @@ TEST(Bursts, OfStallsJustOverAShortThresholdLoseNone) {
 // Many short iterations look like a long one where no hook is attached: 200 stacks a second, all thrown away.
 TEST(Saturated, LoopsCostFewStacks) {
   LOOPTRACE_NEEDS_ROOT();
-  Victim victim("epoll_busy_short", {"--delay-ms", "2000", "--work-us", "200"});
+  Victim victim("epoll_busy_short", {"--delay-ms", "20000", "--work-us", "200"});
   Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "50ms"});
   ASSERT_TRUE(trace.started());
-  (void)victim.truth();
+  usleep(2'000'000);
   EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
-  EXPECT_TRUE(trace.stalls().empty());
+  // Beside others an iteration may wait long for its CPU: such a stall is true, and of one iteration's work.
+  for (const json& s : trace.stalls()) {
+    const json& t = s["time_ns"];
+    EXPECT_LT(t["on_cpu"].get<uint64_t>() + t["blocked"].get<uint64_t>(), 2'000'000u) << s.dump();
+  }
   const auto summary = trace.summary();
   ASSERT_TRUE(summary);
   const json stacks = summary->value("stacks", json::object());
