@@ -31,6 +31,7 @@ extern volatile __u64 capture_cost_ns; /* of budget, per capture in a young iter
 extern volatile __u64 sample_gap_ns;   /* on-CPU time between two samples of an iteration, at least */
 extern volatile __u64 census;	       /* counts the times that threads are counted: see find_sleepers */
 extern volatile __u64 hook_since;      /* when every poll's entry came to be seen; 0 = they are not */
+extern volatile __u32 held;	       /* the polls' tracepoints see them, not the probe */
 /* By enum lt_drop. Not a map: a bpf(2) call on a map switches off every perf-attached program of its CPU, our
  * poll hooks among them, and that for as long as the caller is preempted. */
 extern __u64 drops[LT_NR_DROPS];
@@ -113,6 +114,12 @@ struct row_tables_map {
 	__type(key, u32);
 	__array(values, struct row_table);
 };
+struct canaries_map {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+};
 struct ring_map {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 8 << 20);
@@ -128,6 +135,7 @@ extern struct parked_map parked SEC(".maps");	      /* by tid: what find_sleeper
 extern struct processes_map processes SEC(".maps");   /* by tgid: what captures need */
 extern struct modules_map modules SEC(".maps");	      /* ranges of it belong to processes */
 extern struct row_tables_map row_tables SEC(".maps"); /* by lt_row_table.file */
+extern struct canaries_map canaries SEC(".maps");     /* see canary() */
 extern struct ring_map ring SEC(".maps");
 
 static __always_inline void count_drop(u32 why)
@@ -246,6 +254,9 @@ static __always_inline void settle(struct lt_slot *s, u32 index)
 		settle_current(index);
 }
 
+/* Since when each poll of this loop is seen. */
+static __always_inline u64 seen_since(const struct lt_slot *s) { return held && s->blind ? 0 : hook_since; }
+
 /*
  * Closes the open iteration. Its pulse is left to the caller, who may begin the next one. Inline, as all that
  * a healthy iteration needs: where the CPU has to be kept from speculating past returns, each call costs 20
@@ -254,12 +265,12 @@ static __always_inline void settle(struct lt_slot *s, u32 index)
 static __always_inline void iteration_end(struct lt_slot *s, u32 index, u64 now, u32 ended_by)
 {
 	struct lt_stats *st = bpf_map_lookup_elem(&stats, &index);
-	u64 since = hook_since, duration = lt_end(s, now, since);
+	u64 duration = lt_end(s, now, seen_since(s));
 
 	if (!st || !s->confirmed || closing)
 		return;
 	st->busy_ns += duration;
-	if (lt_saw_begin(&s->it, since) && ended_by == LT_ENDED_POLL) {
+	if (s->it.certain_ns == duration && ended_by == LT_ENDED_POLL) {
 		u32 bucket = lt_hist_bucket(duration);
 
 		st->iterations++;

@@ -210,6 +210,9 @@ struct lt_slot {
 				seen */
 	__u32 unsettled;     /* enum lt_unsettled: the segment [off_ns, in_ns) is not booked yet */
 	__u32 running;	     /* it is on a CPU */
+	__u32 blind;	     /* the segment on a CPU that ends now: held_enter may not have seen its polls */
+	__u32 pad;
+	__u64 in_canary;		/* how often the canary had run on its CPU when it came there */
 	__u32 in_prev_pid, in_prev_tid; /* who had the CPU before it, for segments of 1 ms and more */
 	char in_prev_comm[LT_COMM_LEN];
 	struct lt_target

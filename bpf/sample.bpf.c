@@ -15,7 +15,7 @@ static __always_inline int is_still_in_its_poll(struct task_struct *t, struct lt
 	struct lt_poll_call call = {};
 	u32 kind;
 
-	if (!s->it.in_poll || s->in_hook || !lt_saw_begin(&s->it, hook_since))
+	if (!s->it.in_poll || s->in_hook || !lt_saw_begin(&s->it, seen_since(s)))
 		return 0;
 	kind = lt_poll_kind((s32)regs->orig_ax, regs->dx, regs->r10);
 	if (!kind)

@@ -147,6 +147,31 @@ static __always_inline void arrive(struct task_struct *next, struct task_struct 
 }
 
 /*
+ * While somebody changes a map by bpf(2), the kernel runs no program on a tracepoint of perf's on that CPU;
+ * also while he is preempted there. Who runs on the CPU meanwhile polls unseen by held_enter. The canary
+ * falls silent with it, at the switches where such a segment begins and ends: on_switch is no program of
+ * perf's.
+ */
+SEC("tracepoint/sched/sched_switch")
+int canary(void *ctx)
+{
+	u32 zero = 0;
+	u64 *runs = bpf_map_lookup_elem(&canaries, &zero);
+
+	if (runs)
+		++*runs;
+	return 0;
+}
+
+static __always_inline u64 canary_runs(void)
+{
+	u32 zero = 0;
+	u64 *runs = bpf_map_lookup_elem(&canaries, &zero);
+
+	return runs ? *runs : 0;
+}
+
+/*
  * A switch-in that we were not told of: some sandboxes' kernels are silent when their own agent leaves the
  * CPU (seen on 6.18, with every tracer: once in some thousand switches). Each would book a wait as on-CPU
  * time, or lose an iteration. The scheduler stamps each arrival itself, in its own clock.
@@ -162,6 +187,8 @@ static __always_inline void heal(struct task_struct *t, struct lt_slot *s, u32 i
 static __always_inline void switch_in(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,
 				      u32 index, u64 now)
 {
+	s->blind = 0;
+	s->in_canary = canary_runs();
 	if (!s->in_hook) {
 		arrive(next, prev, s, index, now);
 		return;
@@ -187,6 +214,7 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		s->hook_left_ns = now;
 		return;
 	}
+	s->blind = s->running && held && canary_runs() == s->in_canary;
 	heal(prev, s, index, now);
 	settle(s, index);
 	s->running = 0;
@@ -205,7 +233,7 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 			/* LEARNING, and yet its own: the hooks were detached for a while. */
 			s->poll_ns = now;
 		} else if (s->phase == LT_PHASE_BUSY &&
-			   !(s->it.in_poll && lt_saw_begin(&s->it, hook_since))) {
+			   !(s->it.in_poll && lt_saw_begin(&s->it, seen_since(s)))) {
 			iteration_end(s, index, now, LT_ENDED_POLL);
 			s->poll_ns = now;
 		} /* else the hook closed the last iteration at this poll's entry, and this one never was */
@@ -219,7 +247,7 @@ static __always_inline void switch_out(void *ctx, struct task_struct *prev, stru
 		return;
 
 	s->it.in_poll = 0;
-	since = hook_since;
+	since = seen_since(s);
 	lt_switch_out(s, now, since,
 		      state == 0			    ? LT_OFF_PREEMPTED
 		      : (state & LT_TASK_STOPPED_OR_TRACED) ? LT_OFF_STOPPED

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/files.h"
 #include "base/free_with.h"
+#include "bpf/poll_tracepoints.h"
 #include "bpf/row_chunks.h"
 #include "looptrace.skel.h"
 
@@ -149,32 +150,24 @@ uint64_t kernel_bytes(int map) {
   return at == std::string::npos ? 0 : std::strtoull(info->c_str() + at + 8, nullptr, 10);
 }
 
-struct Hook {
-  bpf_program* tracepoint;
-  bpf_program* function;
-  const char* function_name;
+struct Function {
+  bpf_program* program;
+  const char* name;
 };
 
 // Every poll's entry; a kernel may lack some (epoll_pwait2 came with 5.11).
-std::vector<Hook> hooks_of(const looptrace_bpf* skel) {
+std::vector<Function> functions_of(const looptrace_bpf* skel) {
   const auto& p = skel->progs;
   return {
-      {p.tp_epoll_wait, p.fn_epoll_wait, "__x64_sys_epoll_wait"},
-      {p.tp_epoll_pwait, p.fn_epoll_pwait, "__x64_sys_epoll_pwait"},
-      {p.tp_epoll_pwait2, p.fn_epoll_pwait2, "__x64_sys_epoll_pwait2"},
-      {p.tp_poll, p.fn_poll, "__x64_sys_poll"},
-      {p.tp_ppoll, p.fn_ppoll, "__x64_sys_ppoll"},
-      {p.tp_select, p.fn_select, "__x64_sys_select"},
-      {p.tp_pselect6, p.fn_pselect6, "__x64_sys_pselect6"},
-      {p.tp_io_uring_enter, p.fn_io_uring_enter, "__x64_sys_io_uring_enter"},
+      {p.fn_epoll_wait, "__x64_sys_epoll_wait"},
+      {p.fn_epoll_pwait, "__x64_sys_epoll_pwait"},
+      {p.fn_epoll_pwait2, "__x64_sys_epoll_pwait2"},
+      {p.fn_poll, "__x64_sys_poll"},
+      {p.fn_ppoll, "__x64_sys_ppoll"},
+      {p.fn_select, "__x64_sys_select"},
+      {p.fn_pselect6, "__x64_sys_pselect6"},
+      {p.fn_io_uring_enter, "__x64_sys_io_uring_enter"},
   };
-}
-
-bool has_tracepoint(const bpf_program* program) {
-  const char* section = bpf_program__section_name(program);  // "tracepoint/syscalls/sys_enter_poll"
-  const std::string name = section + std::strlen("tracepoint/");
-  return readable("/sys/kernel/tracing/events/" + name + "/id") ||
-         readable("/sys/kernel/debug/tracing/events/" + name + "/id");
 }
 
 }  // namespace
@@ -222,7 +215,8 @@ struct Engine::Impl {
 
   bool attached = false;
   bool fentry = false;
-  std::vector<LinkPtr> hook_links;  // permanent hooks
+  std::vector<LinkPtr> function_links;
+  PollTracepoints tracepoints;
   LinkPtr probe_link;
   LinkPtr waker_link;
   UniqueFd stats_switch;  // run times are measured while it is open
@@ -244,6 +238,7 @@ struct Engine::Impl {
   Result<void> open_and_load(bool with_fentry);
   uint64_t sum_over_programs(__u64 (*figure)(const bpf_prog_info&)) const;
   void begin_anew();
+  void see_no_polls();
   Result<void> attach_functions();
   Result<uint32_t> take_range(uint32_t count);
   static Result<UniqueFd> make_row_table(const std::vector<lt_chunk>& chunks);
@@ -269,7 +264,7 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
   knobs->follow_forks = options.follow_forks;
   knobs->report_processes = options.report_processes;
   knobs->report_renames = options.report_renames;
-  knobs->trust_hookless = options.hook != HookPolicy::automatic;
+  knobs->trust_hookless = options.hook == HookPolicy::never;
   knobs->take_stacks = options.stacks;
   skel->bss->capture_cost_ns = kCaptureCostNs;
 
@@ -285,12 +280,13 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
   const auto& progs = skel->progs;
   bpf_program__set_autoload(progs.on_cgroup, options.report_cgroups);
   btf* kernel = with_fentry ? btf__load_vmlinux_btf() : nullptr;
-  for (const Hook& hook : hooks_of(skel.get())) {
-    const bool function_exists =
-        kernel && btf__find_by_name_kind(kernel, hook.function_name, BTF_KIND_FUNC) > 0;
-    bpf_program__set_autoload(hook.function, with_fentry && function_exists);
-    bpf_program__set_autoload(hook.tracepoint, !with_fentry && options.hook == HookPolicy::always);
+  for (const Function& function : functions_of(skel.get())) {
+    const bool exists = kernel && btf__find_by_name_kind(kernel, function.name, BTF_KIND_FUNC) > 0;
+    bpf_program__set_autoload(function.program, with_fentry && exists);
   }
+  const bool holds = !with_fentry && options.hook != HookPolicy::never;
+  bpf_program__set_autoload(progs.held_enter, holds);
+  bpf_program__set_autoload(progs.canary, holds);
   bpf_program__set_autoload(progs.probe_enter, !with_fentry && options.hook == HookPolicy::automatic);
   btf__free(kernel);
   // The tick is x86's local timer; elsewhere perf's clock samples.
@@ -307,11 +303,11 @@ Result<void> Engine::Impl::open_and_load(bool with_fentry) {
 }
 
 Result<void> Engine::Impl::attach_functions() {
-  for (const Hook& hook : hooks_of(skel.get())) {
-    if (!bpf_program__autoload(hook.function)) continue;
-    bpf_link* link = bpf_program__attach(hook.function);
+  for (const Function& function : functions_of(skel.get())) {
+    if (!bpf_program__autoload(function.program)) continue;
+    bpf_link* link = bpf_program__attach(function.program);
     if (!link) return Error{"attach to the polls' functions", errno, Fault::unsupported};
-    hook_links.emplace_back(link);
+    function_links.emplace_back(link);
   }
   return {};
 }
@@ -325,7 +321,7 @@ Result<std::unique_ptr<Engine>> Engine::load(const EngineOptions& options) {
   if (options.try_fentry && options.hook != HookPolicy::never && impl->open_and_load(true)) {
     // Some kernels load fentry programs and refuse to attach them: try now, before anything depends on it.
     impl->fentry = impl->attach_functions().has_value();
-    if (!impl->fentry) impl->hook_links.clear();
+    if (!impl->fentry) impl->function_links.clear();
   }
   if (!impl->fentry) {
     if (auto loaded = impl->open_and_load(false); !loaded) return loaded.error();
@@ -384,19 +380,24 @@ void Engine::Impl::begin_anew() {
   }
 }
 
+// Before hooks are detached: nothing is certain from here on.
+void Engine::Impl::see_no_polls() {
+  std::lock_guard lock(hooked_lock);
+  if (const uint64_t since = skel->bss->hook_since) hooked_total += now_ns() - since;
+  skel->bss->hook_since = 0;
+  skel->bss->held = 0;
+}
+
 bool Engine::attached() const { return impl_->attached; }
 
 void Engine::detach() {
   auto& im = *impl_;
   close();
-  stop_probe();
+  im.see_no_polls();
+  im.probe_link.reset();
+  im.tracepoints.release();
   im.waker_link.reset();
-  if (const uint64_t since = im.skel->bss->hook_since) {
-    std::lock_guard lock(im.hooked_lock);
-    im.hooked_total += now_ns() - since;
-    im.skel->bss->hook_since = 0;
-  }
-  im.hook_links.clear();
+  im.function_links.clear();
   im.links.clear();
   im.attached = false;
 }
@@ -406,7 +407,7 @@ Result<void> Engine::attach() {
   const auto& progs = im.skel->progs;
   im.begin_anew();
   im.skel->bss->closing = 0;
-  if (im.fentry && im.hook_links.empty()) {
+  if (im.fentry && im.function_links.empty()) {
     if (auto r = im.attach_functions(); !r) return r;
     im.skel->bss->hook_since = now_ns();
   }
@@ -450,10 +451,8 @@ Result<void> Engine::attach() {
     }
   }
   if (im.options.hook == HookPolicy::always && !im.fentry) {
-    for (const Hook& hook : hooks_of(im.skel.get())) {
-      if (!has_tracepoint(hook.tracepoint)) continue;
-      if (auto r = attach_one(hook.tracepoint); !r) return r;
-    }
+    if (auto r = im.tracepoints.attach(im.skel->progs.held_enter, im.skel->progs.canary); !r) return r;
+    im.skel->bss->held = 1;
     im.skel->bss->hook_since = now_ns();
   }
   return {};
@@ -490,11 +489,10 @@ std::vector<lt_waiting> Engine::waiting_threads(uint32_t tgid) {
 
 bool Engine::uses_fentry() const { return impl_->fentry; }
 bool Engine::hooks_permanent() const { return impl_->fentry || impl_->options.hook == HookPolicy::always; }
-bool Engine::probing() const { return impl_->probe_link != nullptr; }
 
 Result<void> Engine::start_probe() {
   auto& im = *impl_;
-  if (hooks_permanent() || im.options.hook == HookPolicy::never || im.probe_link) return {};
+  if (hooks_permanent() || im.options.hook == HookPolicy::never || im.probe_link || holding()) return {};
   im.skel->bss->probe++;
   im.probe_link.reset(bpf_program__attach(im.skel->progs.probe_enter));
   if (!im.probe_link) return Error{"attach to raw_syscalls:sys_enter", errno, Fault::unsupported};
@@ -506,13 +504,31 @@ Result<void> Engine::start_probe() {
 void Engine::stop_probe() {
   auto& im = *impl_;
   if (!im.probe_link) return;
-  {
-    std::lock_guard lock(im.hooked_lock);
-    im.hooked_total += now_ns() - im.skel->bss->hook_since;
-    im.skel->bss->hook_since = 0;  // before detaching: nothing is certain from here on
-  }
+  if (!holding()) im.see_no_polls();
   im.probe_link.reset();
 }
+
+Result<bool> Engine::hold_hooks() {
+  auto& im = *impl_;
+  if (hooks_permanent() || im.options.hook == HookPolicy::never || holding()) return true;
+  if (im.tracepoints.going()) return false;
+  if (auto r = im.tracepoints.attach(im.skel->progs.held_enter, im.skel->progs.canary); !r) return r.error();
+  // The probe runs before the tracepoints: a poll that this falls into is seen twice, never not at all.
+  im.skel->bss->held = 1;
+  if (!im.skel->bss->hook_since) im.skel->bss->hook_since = now_ns();
+  im.probe_link.reset();
+  return true;
+}
+
+void Engine::release_hooks() {
+  auto& im = *impl_;
+  if (hooks_permanent() || !holding()) return;
+  im.see_no_polls();
+  im.tracepoints.release();
+}
+
+bool Engine::probing() const { return impl_->probe_link != nullptr; }
+bool Engine::holding() const { return impl_->tracepoints.attached(); }
 
 Result<void> Engine::watch_wakers(bool on) {
   auto& im = *impl_;

@@ -15,7 +15,7 @@
 namespace looptrace {
 
 enum class HookPolicy {
-  automatic,  ///< fentry if it loads, else a probe while a loop is suspect
+  automatic,  ///< fentry if it loads, else a probe while a loop is suspect, or the tracepoints for a while
   always,     ///< fentry if it loads, else the polls' tracepoints all the time
   never,      ///< hookless: apparent iterations are believed
 };
@@ -91,6 +91,12 @@ class Engine {
   Result<void> start_probe();
   void stop_probe();
   bool probing() const;
+  /// Attaches the polls' tracepoints, which see all that a probe sees: dear to come and go, they cost every
+  /// system call of the host a quarter of what a probe does. They take the place of a probe. False, and
+  /// nothing is done, while those of the last time are still going.
+  Result<bool> hold_hooks();
+  void release_hooks();
+  bool holding() const;
   /// Attaches or detaches the wake-up program (who ended a wait).
   Result<void> watch_wakers(bool on);
 

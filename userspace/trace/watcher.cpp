@@ -13,15 +13,18 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-// A loop is probed at a tenth of the threshold; one that the last probes saw polling soon (it does not
-// sleep, but it is not stalled) only at 0.5: that bounds the price of a saturated loop. It is expected to
-// poll at once, and looked at again after 0.5 ms, 1 ms and so on.
+// A loop is probed at a tenth of the threshold. One that the last probes saw polling soon (it does not
+// sleep, but it is not stalled) has all its polls seen by the tracepoints from there on: probes that come and
+// go for it 35 times a second cost Node.js 5 % of its requests. Where that is dear (Saturation::is_too_short)
+// it is probed at 0.5 only. It is expected to poll at once, and looked at again after 0.5 ms, 1 ms and so on.
 constexpr uint64_t kSuspectFraction = 10;
 constexpr uint64_t kSaturatedPercent = 50, kSoonNs = 500'000;
 // How long the probe stays on for new targets. A loop needs two polls in it to be confirmed.
 constexpr uint64_t kDiscoverNs = 200'000'000;
 // Attaching the wake-up program soon after it was detached waits for the kernel (8 ms): hold it.
 constexpr uint64_t kWakersHoldNs = 5'000'000'000;
+// The tracepoints take the kernel a second to detach: a load that comes and goes finds them there.
+constexpr uint64_t kHoldNs = 10'000'000'000;
 
 constexpr uint64_t kReportWindowNs = 1'000'000'000;
 // An iteration this old that keeps its CPU is probed now and then only: what it would be wrong by is under a
@@ -88,6 +91,7 @@ void Watcher::run(std::stop_token stop) {
     wait_ns = look(monotonic_ns());
   }
   engine_.stop_probe();
+  engine_.release_hooks();
   (void)engine_.watch_wakers(false);
 }
 
@@ -128,12 +132,30 @@ void Watcher::answer(uint32_t slot, uint64_t start_ns, uint64_t mark_ns) {
   answer.awaited.store(false, std::memory_order_release);
 }
 
+void Watcher::choose_hooks(uint64_t now, bool probe, bool hold) {
+  if (hold) hold_until_ns_ = now + kHoldNs;
+  if (hold && !engine_.holding()) {
+    const auto held = engine_.hold_hooks();
+    if (held && *held) return;
+  } else if (engine_.holding() && now >= hold_until_ns_) {
+    engine_.release_hooks();
+  }
+  if (engine_.holding()) return;
+  if (probe && !engine_.probing()) {
+    if (engine_.start_probe()) ++probes_;
+  } else if (!probe && engine_.probing() && now >= probe_until_ns_) {
+    engine_.stop_probe();
+    rested_ns_ = now;
+  }
+}
+
 uint64_t Watcher::look(uint64_t now) {
   uint64_t next = now + idle_tick_ns();
   bool probe = now < discover_until_ns_;
   bool wakers = false;
   bool suspect = false;
   bool soon = false;
+  bool hold = false;
   const auto pulses = engine_.pulses();
   const uint64_t suspect_ns = threshold_ns_ / kSuspectFraction;
   const uint64_t saturated_ns = threshold_ns_ * kSaturatedPercent / 100;
@@ -150,20 +172,22 @@ uint64_t Watcher::look(uint64_t now) {
       loop.generation = slot.generation;
     }
     loop.saturation.look(now, start, slot.it.began == LT_BEGAN_ENTERED, hook_since, suspect_ns);
+    loop.saturation.count(now, engine_.stats(i).iterations, engine_.stats(i).slept, hook_since, suspect_ns);
     const bool saturated = loop.saturation.is_saturated(now);
+    hold = hold || (saturated && !loop.saturation.is_too_short(now));
     if (slot.saturated != saturated) slot.saturated = saturated;
     const bool waits = waits_for_long(slot, now);
     if (!waits) next = std::min(next, saturated && age < saturated_ns ? start + saturated_ns : often);
     const bool rests =
-        age > kOldNs && (engine_.probing() ? now - hook_since >= kProbeNs : now < rested_ns_ + kRestNs);
+        age > kOldNs && (hook_since ? now - hook_since >= kProbeNs : now < rested_ns_ + kRestNs);
     if (!waits && !rests && age >= (saturated ? saturated_ns : suspect_ns)) {
       probe = true;
       soon = soon || saturated;
-      const bool exact = engine_.probing() && start >= hook_since;
+      const bool exact = hook_since && start >= hook_since;
       if (!saturated && loop.slowness.suspect(now, exact)) probe_until_ns_ = now + probe_hold_ns();
     }
     if (age < suspect_ns) continue;
-    suspect = suspect || (!waits && (!saturated || engine_.probing()));
+    suspect = suspect || (!waits && (!saturated || hook_since));
     if (!saturated || age > threshold_ns_) wakers = true;
     uint64_t mark = threshold_ns_;
     while (mark * 10 <= age) mark *= 10;
@@ -175,12 +199,7 @@ uint64_t Watcher::look(uint64_t now) {
     was_suspect_ = suspect;
     drain_();
   }
-  if (probe && !engine_.probing()) {
-    if (engine_.start_probe()) ++probes_;
-  } else if (!probe && engine_.probing() && now >= probe_until_ns_) {
-    engine_.stop_probe();
-    rested_ns_ = now;
-  }
+  choose_hooks(now, probe, hold);
   // The probe taxes the whole host: looked at again soon.
   if (engine_.probing()) {
     const uint64_t on_ns = now - std::min(now, engine_.hook_since());

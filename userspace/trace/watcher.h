@@ -16,9 +16,9 @@
 namespace looptrace {
 
 /// Looks at the loops' pulses a few times per threshold, in a thread of its own: attaches the poll probe
-/// while a loop is suspect, the wake-up program while one is blocked for long, and tells when the report of
-/// an open stall is due (at 1, 10, 100 ... thresholds). All it reads is shared memory: no system call but
-/// the timer's while nothing is suspect.
+/// while a loop is suspect, the polls' tracepoints while one is saturated, the wake-up program while one is
+/// blocked for long, and tells when the report of an open stall is due (at 1, 10, 100 ... thresholds). All it
+/// reads is shared memory: no system call but the timer's while nothing is suspect.
 class Watcher {
  public:
   /// `open_due` is called in the watcher's thread with a slot and the start of its iteration, at the looks of
@@ -64,6 +64,7 @@ class Watcher {
 
   void run(std::stop_token stop);
   uint64_t look(uint64_t now);  ///< returns for how long there is nothing to look at, ns
+  void choose_hooks(uint64_t now, bool probe, bool hold);
   void ask(uint32_t slot, uint64_t start_ns, uint64_t mark_ns);
   uint64_t idle_tick_ns() const;
   uint64_t probe_hold_ns() const;
@@ -79,6 +80,7 @@ class Watcher {
   uint64_t discover_until_ns_ = 0;
   uint64_t rested_ns_ = 0;       // when the probe was last detached
   uint64_t probe_until_ns_ = 0;  // even if nothing needs it any more
+  uint64_t hold_until_ns_ = 0;   // the same of the tracepoints
   uint64_t wakers_until_ns_ = 0;
   std::atomic<uint64_t> probes_{0};
   std::mutex mutex_;
