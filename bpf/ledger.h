@@ -62,6 +62,13 @@ LT_INLINE void lt_keep_stretch(struct lt_iteration *it, __u64 now)
 	}
 }
 
+/* Nothing is certain of the open iteration before `now`. */
+LT_INLINE void lt_doubt(struct lt_iteration *it, __u64 now)
+{
+	it->stretch_ns = now;
+	it->certain_ns = it->edge_ns = it->certain_edge_ns = 0;
+}
+
 /* Books the running segment that ends at `now`. hook_since: when the poll hook was attached, 0 = it is not.
  */
 LT_INLINE void lt_book_running(struct lt_slot *s, __u64 now, __u64 hook_since)
@@ -122,8 +129,7 @@ LT_INLINE struct lt_off_segment lt_switch_in(struct lt_slot *s, __u64 now, __u64
 /*
  * When a thread that is on CPU at `now` came there, which we were not told. `arrived`: the scheduler's own
  * stamp, which is `skew` behind our clock, 0 = not known. Right after its arrival the stamp may seem to lie
- * ahead. off_ns, as if it had never been away, where the stamp makes no sense: time that is not certain is no
- * wait.
+ * ahead. off_ns, as if it had never been away, where the stamp makes no sense.
  */
 LT_INLINE __u64 lt_missed_arrival(__u64 off_ns, __u64 now, __u64 arrived, __u64 skew)
 {

@@ -182,6 +182,8 @@ static __always_inline void heal(struct task_struct *t, struct lt_slot *s, u32 i
 		return;
 	count_drop(LT_DROP_SWITCH_HEALED);
 	arrive(t, 0, s, index, lt_missed_arrival(s->off_ns, now, t->sched_info.last_arrival, s->clock_skew));
+	if (!s->clock_skew)
+		lt_doubt(&s->it, now); /* it was away for some part of this, seemingly on its CPU */
 }
 
 static __always_inline void switch_in(struct task_struct *next, struct task_struct *prev, struct lt_slot *s,

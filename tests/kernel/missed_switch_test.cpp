@@ -94,6 +94,23 @@ class MissedSwitch : public testing::Test {
   cpu_set_t cpus_{};  // where the tests ran before, none if that is not known
 };
 
+TEST_F(MissedSwitch, WithoutAKnownArrivalLeavesTheIterationUnconfirmed) {
+  LOOPTRACE_NEEDS_ROOT();
+  ASSERT_NO_FATAL_FAILURE(start());
+  lt_slot& slot = engine_->slot(slot_);
+  shared_->awake = shared_->go = false;
+  send('s');
+  while (!shared_->awake) usleep(100);
+  engine_->set_threshold(kStallNs);
+  shared_->go = true;
+  usleep(kStallNs / 1000 * 3 / 4);  // no more than a quarter is certain in the end
+  slot.running = 0;
+  slot.clock_skew = 0;  // as before the first switch-in that is seen
+  wait_until([&] { return engine_->stats(slot_).unconfirmed + engine_->stats(slot_).stalls > 0; }, 5);
+  EXPECT_EQ(engine_->stats(slot_).unconfirmed, 1u);
+  EXPECT_EQ(engine_->stats(slot_).stalls, 0u);
+}
+
 TEST_F(MissedSwitch, BeforeAPollIsMadeUpForByTheSchedulersStamps) {
   LOOPTRACE_NEEDS_ROOT();
   ASSERT_NO_FATAL_FAILURE(start());

@@ -111,6 +111,25 @@ TEST(Saturated, LoopsCostFewStacks) {
   EXPECT_LT(stacks.value("taken", 0), 100) << summary->dump();
 }
 
+// Their polls are all seen soon after they have become saturated: what is just over the threshold is certain,
+// too.
+TEST(Saturated, LoopsLoseNoStallJustOverTheThreshold) {
+  LOOPTRACE_NEEDS_ROOT();
+  for (const std::string flavour : {"cpu", "sleep"}) {
+    SCOPED_TRACE(flavour);
+    Victim victim("epoll_busy_stall", {"--count", "40", "--stall-ms", "22", "--gap-ms", "60", "--delay-ms",
+                                       "20000", "--flavour", flavour});
+    Trace trace({"--pid", std::to_string(victim.pid()), "--threshold", "20ms"});
+    ASSERT_TRUE(trace.started());
+    usleep(1'500'000);
+    victim.begin();
+    const auto truth = victim.truth();
+    EXPECT_EQ(trace.stop(), 0) << trace.process().errors();
+    EXPECT_EQ(truth.size(), 40u);
+    expect_each(of_pid(trace.stalls(), victim.pid()), truth);
+  }
+}
+
 // A poll that takes 1 to 3 ms of CPU, with thousands of ready descriptors: nothing that runs between two
 // polls.
 TEST(Polls, ThatTakeLongThemselvesAreNoStalls) {

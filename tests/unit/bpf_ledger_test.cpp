@@ -49,6 +49,17 @@ TEST(Ledger, PartsSumToTheDurationInAnyOrderOfEvents) {
   }
 }
 
+TEST(Ledger, ADoubtLeavesNothingCertainBeforeIt) {
+  lt_slot s{};
+  lt_begin(&s, 100 * kMs, LT_BEGAN_SLEPT);
+  lt_switch_out(&s, 150 * kMs, 1, LT_OFF_BLOCKED);
+  lt_switch_in(&s, 160 * kMs, 0);
+  lt_doubt(&s.it, 180 * kMs);
+  EXPECT_EQ(lt_end(&s, 190 * kMs, 1), 90 * kMs);
+  EXPECT_EQ(s.it.certain_ns, 10 * kMs);
+  EXPECT_EQ(sum_of(s.it), 90 * kMs);
+}
+
 TEST(Ledger, AHookSawTheBeginIfItWasThere) {
   lt_slot s{};
   lt_begin(&s, 100, LT_BEGAN_ENTERED);
