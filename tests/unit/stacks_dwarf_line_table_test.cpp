@@ -142,7 +142,17 @@ TEST(DwarfLineTable, ManyLines) {
   const auto read = DwarfLineTable::read(bytes, {}, "");
   ASSERT_TRUE(read);
   EXPECT_LT(read->bytes(), bytes.size() / 8);
-  for (int i = 1; i < 100'000; i += 77) EXPECT_EQ(read->find(0x1001u + 2 * i)->line, 1 + i);
+  auto in_pieces = DwarfLineTable::open(bytes, {}, "");
+  ASSERT_TRUE(in_pieces);
+  int pieces = 0;
+  for (; in_pieces->left(); ++pieces) in_pieces->read_on(1000);
+  EXPECT_GE(pieces, 400);
+  EXPECT_FALSE(in_pieces->failed());
+  EXPECT_EQ(in_pieces->bytes(), read->bytes());
+  for (int i = 1; i < 100'000; i += 77) {
+    EXPECT_EQ(read->find(0x1001u + 2 * i)->line, 1 + i);
+    EXPECT_EQ(in_pieces->find(0x1001u + 2 * i)->line, 1 + i);
+  }
   EXPECT_FALSE(read->find(0x1000)) << "before the first";
 }
 

@@ -278,6 +278,44 @@ TEST_F(Compiled, PositionsOfInlinedFunctions) {
   }
 }
 
+// Of a large unit, what is needed to name frames is read ahead of them, and kept; and of its entries only
+// those of a frame's function are read again.
+TEST_F(Compiled, ALargeUnitIsLookedThroughOnce) {
+  std::ofstream source(file("prog.c"), std::ios::app);
+  for (int i = 0; i < 3000; ++i)
+    source << "int f" << i << "(int x) {\n  if (x > g)\n    return outer(x);\n  return inner(x) + " << i
+           << ";\n}\n";
+  source.close();
+  if (!compile("-O1")) GTEST_SKIP() << "no C compiler";
+  auto ahead = open_object(file("prog"));
+  const auto last = ahead->find_by_name("f2999");
+  ASSERT_TRUE(last);
+  const auto has_inlined = [&](ElfObject& object) {
+    for (uint64_t at = last->start; at < last->start + last->size; ++at) {
+      const auto p = object.positions(at);
+      if (p.size() == 2 && p[0].function == "inner" && p[1].line > 15'000 - 20) return true;
+    }
+    return false;
+  };
+  // Without having waited.
+  auto at_once = open_object(file("prog"));
+  EXPECT_TRUE(has_inlined(*at_once));
+  EXPECT_FALSE(at_once->lines_are_read()) << "there is more for those that do not wait";
+  while (!at_once->read_on(true)) {
+  }
+  EXPECT_TRUE(has_inlined(*at_once));
+
+  int pieces = 0;
+  while (!ahead->read_on(true)) ++pieces;
+  EXPECT_GE(pieces, 5);
+  ahead->drop_units();
+  const size_t before = ahead->dwarf_bytes();
+  EXPECT_TRUE(has_inlined(*ahead));
+  EXPECT_LT(ahead->dwarf_bytes() - before, 64u << 10);
+  ahead->drop_units();
+  EXPECT_LT(ahead->dwarf_bytes() - before, 4096u);
+}
+
 // The functions are in a .dwo file, which is not read; the lines are in the program.
 TEST_F(Compiled, SplitDwarfHasItsLines) {
   for (const char* options : {"-gsplit-dwarf", "-gsplit-dwarf -gdwarf-4"}) {

@@ -226,34 +226,47 @@ class DwarfLineTable::Rows {
   bool failed_ = false;
 };
 
-std::optional<DwarfLineTable> DwarfLineTable::read(std::string_view bytes, const Strings& strings,
+std::optional<DwarfLineTable> DwarfLineTable::open(std::string_view bytes, const Strings& strings,
                                                    std::string_view compilation_directory) {
   DwarfLineTable table;
-  if (!Header(bytes, strings).read(table, compilation_directory) || !table.run()) return std::nullopt;
+  if (!Header(bytes, strings).read(table, compilation_directory)) return std::nullopt;
+  return table;
+}
+
+std::optional<DwarfLineTable> DwarfLineTable::read(std::string_view bytes, const Strings& strings,
+                                                   std::string_view compilation_directory) {
+  auto table = open(bytes, strings, compilation_directory);
+  if (table) table->read_on(table->left());
+  if (table && table->failed()) return std::nullopt;
   return table;
 }
 
 // A stretch ends with its sequence, so that it is one range of code.
-bool DwarfLineTable::run() {
-  Rows rows(*this, {}, 0);
-  Stretch stretch{};
-  while (true) {
-    const State before = rows.is_end ? State() : rows.state;
-    const size_t at = rows.at();
-    if (!rows.next()) break;
+void DwarfLineTable::read_on(size_t size) {
+  Rows rows(*this, next_, next_at_);
+  const size_t from = next_at_;
+  while (next_at_ - from < size) {
+    if (!rows.next()) {
+      next_at_ = program_.size();
+      failed_ = rows.failed();
+      break;
+    }
     const uint64_t address = rows.state.address;
-    if (stretch.rows == 0) stretch = {address, address, before, static_cast<uint32_t>(at), 0};
-    stretch.low = std::min(stretch.low, address);
-    stretch.high = std::max(stretch.high, address);
-    ++stretch.rows;
-    const bool is_full = rows.is_end || stretch.rows >= kStretchRows;
+    if (open_.rows == 0) open_ = {address, address, next_, static_cast<uint32_t>(next_at_), 0};
+    open_.low = std::min(open_.low, address);
+    open_.high = std::max(open_.high, address);
+    ++open_.rows;
+    next_ = rows.is_end ? State() : rows.state;
+    next_at_ = rows.at();
+    const bool is_full = rows.is_end || open_.rows >= kStretchRows;
     if (!is_full || stretches_.size() >= kMaxStretches) continue;
-    stretches_.push_back(stretch);
-    stretch.rows = 0;
+    stretches_.push_back(open_);
+    open_.rows = 0;
   }
-  if (stretch.rows) stretches_.push_back(stretch);
+  if (left()) return;
+  if (open_.rows) stretches_.push_back(open_);
+  open_.rows = 0;
   stretches_.shrink_to_fit();
-  return !rows.failed();
 }
 
 // The line of the highest row at or below the address, if no sequence ends there. Of rows of one address the

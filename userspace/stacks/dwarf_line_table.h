@@ -19,6 +19,13 @@ class DwarfLineTable {
   };
   /// `bytes` begins with the table. All of it must outlive the result. Nothing where the table is broken or
   /// of a kind that we do not know.
+  static std::optional<DwarfLineTable> open(std::string_view bytes, const Strings& strings,
+                                            std::string_view compilation_directory);
+  /// Goes through `size` bytes of the program, to be ready to find lines; a millisecond for 300 KB.
+  void read_on(size_t size);
+  size_t left() const { return program_.size() - next_at_; }
+  bool failed() const { return failed_; }
+  /// Both at once.
   static std::optional<DwarfLineTable> read(std::string_view bytes, const Strings& strings,
                                             std::string_view compilation_directory);
 
@@ -26,6 +33,7 @@ class DwarfLineTable {
     uint64_t file;  ///< for file()
     int line;
   };
+  /// When all is read.
   std::optional<Place> find(uint64_t address) const;
 
   /// A file's path, by the number that lines and call sites have. Empty if there is none.
@@ -47,15 +55,14 @@ class DwarfLineTable {
     uint8_t operation = 0;  // of VLIW
   };
   struct Stretch {
-    uint64_t low, high;  // of its rows
+    uint64_t low = 0, high = 0;  // of its rows
     State before;
-    uint32_t at;  // in the program
-    uint32_t rows;
+    uint32_t at = 0;  // in the program
+    uint32_t rows = 0;
   };
   class Header;
   class Rows;
   DwarfLineTable() = default;
-  bool run();
 
   uint8_t smallest_instruction_ = 1, operations_ = 1, line_range_ = 1, opcode_base_ = 10;
   int8_t line_base_ = 0;
@@ -63,6 +70,10 @@ class DwarfLineTable {
   std::vector<std::string_view> directories_;
   std::vector<File> files_;
   std::vector<Stretch> stretches_;  // in the program's order
+  Stretch open_;                    // behind these, while it is read
+  State next_;
+  size_t next_at_ = 0;
+  bool failed_ = false;
 };
 
 }  // namespace looptrace

@@ -22,17 +22,19 @@ class DwarfLines {
   static std::unique_ptr<DwarfLines> open(const ElfFile& file, const std::string& root);
   ~DwarfLines();
 
-  /// Where the units are has to be read first: of libc 45 ms, where it is compressed. Reads for about
-  /// half a millisecond; true when nothing is left to read.
+  /// Where the units are has to be read first: of libc 45 ms, where it is compressed. And large units and
+  /// tables of lines are better looked through before they are asked for. Reads for about half a millisecond;
+  /// true when nothing is left to read.
   bool read_on();
   bool all_read() const;
-  /// All that is left. False if there is nothing to be had from the file.
-  bool read_all();
+  /// What positions() cannot do without. False if there is nothing to be had from the file.
+  bool read_units();
 
-  /// See ElfObject::positions. After read_all().
+  /// See ElfObject::positions. After read_units().
   std::vector<ElfObject::Position> positions(uint64_t address);
 
-  /// Forgets the units' bytes, not where to find them: those that are asked for take a millisecond again.
+  /// Forgets the units' bytes, not where to find them and their functions: those that are asked for are read
+  /// again.
   void drop_units();
 
   size_t bytes() const;

@@ -273,7 +273,7 @@ bool ElfObject::lines_are_read() {
 std::vector<ElfObject::Position> ElfObject::positions(uint64_t address) {
   Impl& impl = *impl_;
   if (DwarfLines* lines = impl.open_lines()) {
-    if (lines->read_all()) return lines->positions(address);
+    if (lines->read_units()) return lines->positions(address);
     impl.dwarf.reset();
     impl.no_dwarf = true;
   }
