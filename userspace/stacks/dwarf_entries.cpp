@@ -4,6 +4,7 @@
 #include <dwarf.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace looptrace {
@@ -177,7 +178,7 @@ DwarfValue::Class class_of(uint64_t form) {
 
 uint64_t little_endian(std::string_view bytes) {
   uint64_t value = 0;
-  std::memcpy(&value, bytes.data(), std::min(bytes.size(), sizeof value));
+  if (!bytes.empty()) std::memcpy(&value, bytes.data(), std::min(bytes.size(), sizeof value));
   return value;
 }
 
@@ -204,6 +205,7 @@ std::optional<DwarfEntryKinds> DwarfEntryKinds::read(std::string_view table, con
       if (!result.add(kind, attribute, form, constant, seen)) return std::nullopt;
     }
     kind.steps_end = static_cast<uint32_t>(result.steps_.size());
+    kind.size = result.size_of_all(kind);
     if (in.failed() || kind.tag == 0) return std::nullopt;
   }
   if (in.failed()) return std::nullopt;
@@ -244,6 +246,18 @@ bool DwarfEntryKinds::add(const Kind& kind, uint64_t attribute, uint64_t form, i
   }
   steps_.push_back(step);
   return steps_.size() <= kMaxSteps && constants_.size() <= kMaxConstants;
+}
+
+// Of what each entry of this kind has, if that is the same in all and none tells where to go on.
+uint32_t DwarfEntryKinds::size_of_all(const Kind& kind) const {
+  size_t sum = 0;
+  for (uint32_t i = kind.steps; i < kind.steps_end; ++i) {
+    const Step& step = steps_[i];
+    if (step.what == kSibling || (step.length != Length::fixed && step.length != Length::constant))
+      return kVaries;
+    if (step.length == Length::fixed) sum += step.size;
+  }
+  return static_cast<uint32_t>(std::min<size_t>(sum, kVaries));
 }
 
 size_t DwarfEntryKinds::bytes() const {
@@ -295,18 +309,12 @@ inline uint64_t DwarfEntryKinds::take(const Step& step, ByteReader& in) const {
 }
 
 void DwarfEntries::go_on() {
-  if (!std::exchange(at_entry_, false) || !has_children_) {
-    entered_ = false;
-    return;
-  }
   const bool entered = std::exchange(entered_, false);
-  const uint64_t sibling = sibling_of(entry_[DwarfEntryKinds::kSibling], at_);
-  if (!entered && sibling) {
-    at_ = sibling;
-    return;
-  }
-  ++depth_;
-  if (!entered) hidden_ = depth_;
+  if (!std::exchange(at_entry_, false) || !has_children_) return;
+  if (entered)
+    ++depth_;
+  else
+    pass(sibling_of(entry_[DwarfEntryKinds::kSibling], at_));
 }
 
 // Where an entry says that the next one beside it is, if that is behind it: broken files have loops.
@@ -316,12 +324,46 @@ uint64_t DwarfEntries::sibling_of(const DwarfValue& value, uint64_t behind) cons
   return sibling > behind ? sibling : 0;
 }
 
+// What is below the entry that was read is stepped over.
+void DwarfEntries::pass(uint64_t sibling) {
+  if (sibling) {
+    at_ = sibling;
+    return;
+  }
+  ++depth_;
+  hidden_ = std::min(hidden_, depth_);
+}
+
+// Most entries: of one of the first 127 kinds, and as long as all of their kind. Stops before any other.
+void DwarfEntries::skip_hidden(const DwarfEntryKinds& kinds, std::string_view info) {
+  const auto* at = reinterpret_cast<const uint8_t*>(info.data()) + at_;
+  const auto* const end = reinterpret_cast<const uint8_t*>(info.data()) + info.size();
+  const size_t count = std::min<size_t>(kinds.kinds_.size(), 0x80);
+  size_t depth = depth_;
+  while (at < end) {
+    if (*at == 0) {
+      if (depth == hidden_) break;
+      --depth;
+      ++at;
+      continue;
+    }
+    if (*at >= count) break;
+    const DwarfEntryKinds::Kind& kind = kinds.kinds_[*at];
+    if (kind.size >= static_cast<size_t>(end - at)) break;
+    at += 1 + kind.size;
+    depth += kind.has_children;
+  }
+  at_ = static_cast<uint64_t>(at - reinterpret_cast<const uint8_t*>(info.data()));
+  depth_ = depth;
+}
+
 bool DwarfEntries::next(const DwarfEntryKinds& kinds, std::string_view info, uint64_t to) {
   if (done_) return false;
   go_on();
   const bool is_last = to >= end_;
   to = std::min<uint64_t>({to, end_, info.size()});
   while (at_ < to) {
+    if (depth_ >= hidden_) skip_hidden(kinds, info.substr(0, to));
     ByteReader in(info.substr(at_, to - at_));
     const uint64_t number = in.uleb();
     if (number == 0 && !in.failed()) {
@@ -335,11 +377,16 @@ bool DwarfEntries::next(const DwarfEntryKinds& kinds, std::string_view info, uin
       continue;
     }
     if (number >= kinds.kinds_.size() || kinds.kinds_[number].tag == 0) {
-      done_ = true;
+      done_ = !in.failed() || is_last;
       return false;
     }
     const DwarfEntryKinds::Kind& kind = kinds.kinds_[number];
-    const bool is_hidden = depth_ >= hidden_;
+    const bool is_hidden = depth_ >= hidden_ || kind.role == DwarfEntryKinds::Role::other;
+    if (is_hidden && kind.size <= in.left()) {
+      at_ += in.offset() + kind.size;
+      if (kind.has_children) pass(0);
+      continue;
+    }
     if (!is_hidden) entry_ = {at_, kind.tag, kind.role, {}};
     DwarfValue sibling;
     for (uint32_t i = kind.steps; i < kind.steps_end; ++i) {
@@ -355,11 +402,7 @@ bool DwarfEntries::next(const DwarfEntryKinds& kinds, std::string_view info, uin
       has_children_ = kind.has_children;
       return true;
     }
-    if (!kind.has_children) continue;
-    if (const uint64_t beside = sibling_of(sibling, at_))
-      at_ = beside;
-    else
-      ++depth_;
+    if (kind.has_children) pass(sibling_of(sibling, at_));
   }
   done_ = is_last;
   return false;

@@ -55,11 +55,12 @@ class DwarfEntryKinds {
 
  private:
   friend class DwarfEntries;
+  static constexpr uint32_t kVaries = ~uint32_t{0};
   struct Kind {
     uint16_t tag = 0;  // 0: no entry is of this kind
     Role role = Role::other;
     bool has_children = false;
-    uint32_t steps = 0, steps_end = 0;
+    uint32_t steps = 0, steps_end = 0, size = kVaries;
   };
   struct Step {
     Length length = Length::fixed;
@@ -69,6 +70,7 @@ class DwarfEntryKinds {
   };
   DwarfEntryKinds() = default;
   bool add(const Kind& kind, uint64_t attribute, uint64_t form, int64_t constant, unsigned& seen);
+  uint32_t size_of_all(const Kind& kind) const;
   uint64_t take(const Step& step, ByteReader& in) const;
 
   Format format_;
@@ -78,7 +80,7 @@ class DwarfEntryKinds {
 };
 
 /// Goes over a unit's entries in their order, from one of them to the last of those beside it. What is below
-/// an entry that was not entered is stepped over.
+/// an entry that was not entered is stepped over, and so is all of no interest.
 class DwarfEntries {
  public:
   struct Entry {
@@ -92,8 +94,8 @@ class DwarfEntries {
   /// Of the unit from `begin` to `end` in .debug_info, from the entry at `at` on.
   DwarfEntries(uint64_t begin, uint64_t end, uint64_t at) : begin_(begin), end_(end), at_(at) {}
 
-  /// Goes on to the next entry. False if there is none that ends before `to`; `info` is not looked at from
-  /// there on.
+  /// Goes on to the next entry of code, or that may hold some. False if there is none that ends before `to`;
+  /// `info` is not looked at from there on.
   bool next(const DwarfEntryKinds& kinds, std::string_view info, uint64_t to);
   const Entry& entry() const { return entry_; }
   /// What is below this entry comes next, then what is beside it.
@@ -111,6 +113,8 @@ class DwarfEntries {
 
  private:
   void go_on();
+  void pass(uint64_t sibling);
+  void skip_hidden(const DwarfEntryKinds& kinds, std::string_view info);
   uint64_t sibling_of(const DwarfValue& value, uint64_t behind) const;
 
   uint64_t begin_, end_, at_;

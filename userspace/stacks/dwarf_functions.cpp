@@ -168,7 +168,7 @@ void DwarfFunctions::read(const Sections& sections, uint64_t to) {
       entries_.narrow();
     } else if (entry.role == Role::container || (entry.role == Role::block && !has_ranges)) {
       entries_.enter();
-    } else if (entry.role != Role::other && has_ranges) {
+    } else if (has_ranges) {
       each_range(sections, entry, ranges_left_, [&](uint64_t low, uint64_t high) {
         // At 0 are those that the linker has left out.
         if (low == 0 || functions_.size() >= kMaxFunctions) return;
@@ -227,7 +227,7 @@ void DwarfFunctions::Search::read(const Sections& sections, uint64_t to) {
     const bool has_ranges = has(entry[Kinds::kLow]) || has(entry[Kinds::kRanges]);
     if (entry.role == Role::container || (entry.role == Role::block && !has_ranges)) {
       entries_.enter();
-    } else if (entry.role != Role::other && has_ranges) {
+    } else if (has_ranges) {
       bool is_here = false;
       functions_.each_range(sections, entry, ranges_left_, [&](uint64_t low, uint64_t high) {
         is_here |= low <= address_ && address_ < high;

@@ -12,7 +12,7 @@
 namespace looptrace {
 
 /// Where a unit's functions are, in its code and among its entries. To find them, all of its entries have to
-/// be gone over once, in pieces: a millisecond for the two megabytes of a large one.
+/// be gone over once, in pieces: in two milliseconds for two megabytes.
 class DwarfFunctions {
  public:
   struct Sections {

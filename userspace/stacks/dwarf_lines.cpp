@@ -37,7 +37,7 @@ constexpr size_t kMaxLines = 4u << 20, kMaxFunctions = 4u << 20;
 // What takes longer to be looked through is, ahead: smaller ones when a frame asks, in a quarter of a
 // millisecond each.
 constexpr uint64_t kLargeUnit = 256u << 10, kLargeTable = 96u << 10;
-// But no more than this: in 20 ms, and what tables take stays. The largest first, for which a frame would
+// But no more than this: in 40 ms, and what tables take stays. The largest first, for which a frame would
 // wait longest.
 constexpr uint64_t kMaxUnitsAhead = 32u << 20, kMaxTablesAhead = 2u << 20;
 // More is not read to name one frame: a larger unit's inlined functions, or lines, are not looked for.
