@@ -316,6 +316,25 @@ TEST_F(Compiled, ALargeUnitIsLookedThroughOnce) {
   EXPECT_LT(ahead->dwarf_bytes() - before, 4096u);
 }
 
+TEST_F(Compiled, WhatWasUnpackedStaysWhileIdle) {
+  for (const char* options : {"", "-gz"}) {
+    if (!compile(options)) GTEST_SKIP() << "no C compiler";
+    const auto object = open_object(file("prog"));
+    expect_inlined(*object);
+    const size_t used = object->dwarf_bytes();
+    object->drop_idle();
+    EXPECT_EQ(object->dwarf_bytes(), used) << "it was used since the last time";
+    object->drop_idle();
+    SCOPED_TRACE(options);
+    if (*options) {
+      EXPECT_EQ(object->dwarf_bytes(), used);
+    } else {
+      EXPECT_LT(object->dwarf_bytes(), used);
+    }
+    expect_inlined(*object);
+  }
+}
+
 // The functions are in a .dwo file, which is not read; the lines are in the program.
 TEST_F(Compiled, SplitDwarfHasItsLines) {
   for (const char* options : {"-gsplit-dwarf", "-gsplit-dwarf -gdwarf-4"}) {

@@ -502,6 +502,8 @@ std::vector<ElfObject::Position> DwarfLines::positions(uint64_t address) {
 
 void DwarfLines::drop_units() { impl_->drop_parts(); }
 
+bool DwarfLines::is_packed() const { return impl_->image->is_packed(DwarfImage::kInfo); }
+
 size_t DwarfLines::bytes() const {
   // What libdw makes of a unit.
   constexpr size_t kUnit = 1024;

@@ -36,6 +36,8 @@ class DwarfLines {
   /// Forgets the units' bytes, not where to find them and their functions: those that are asked for are read
   /// again.
   void drop_units();
+  /// These bytes had to be unpacked.
+  bool is_packed() const;
 
   size_t bytes() const;
 
