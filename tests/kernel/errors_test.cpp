@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
+#include <thread>
 
 #include "harness.h"
 #include "record_rules.h"
@@ -83,20 +85,32 @@ Outcome without_tracefs(const std::string& args) {
   return run({"/usr/bin/unshare", "-m", "/bin/sh", "-c",
               "umount /sys/kernel/tracing /sys/kernel/debug/tracing /sys/kernel/debug 2>/dev/null; "
               "test -e /sys/kernel/tracing/events && exit 99; exec " +
-                  std::string(LOOPTRACE_BINARY) + " -d 0.3s -f json " + args});
+                  std::string(LOOPTRACE_BINARY) + " -f json " + args});
 }
 
+// Nor for a loop that never sleeps, whose polls the tracepoints would see.
 TEST(Tracefs, IsNotNeededByDefault) {
   LOOPTRACE_NEEDS_ROOT();
-  const Outcome o = without_tracefs("--hook auto");
+  Victim victim("epoll_busy_stall",
+                {"--count", "3", "--stall-ms", "150", "--gap-ms", "200", "--delay-ms", "20000"});
+  std::thread begin([&] { usleep(2'000'000), victim.begin(); });
+  const Outcome o = without_tracefs("--hook auto -d 4s -p " + std::to_string(victim.pid()));
+  begin.join();
   if (o.code == 99) GTEST_SKIP() << "tracefs cannot be unmounted here";
   EXPECT_EQ(o.code, 0) << o.errors;
-  EXPECT_TRUE(has(o.out, "looptrace.summary/1"));
+  std::vector<json> stalls;
+  std::istringstream lines(o.out);
+  for (std::string line; std::getline(lines, line);) {
+    json record = json::parse(line);
+    if (record["schema"] == "looptrace.stall/1" && record["state"] == "closed")
+      stalls.push_back(std::move(record));
+  }
+  expect_exactly(stalls, victim.truth());
 }
 
 TEST(Tracefs, IsAskedForWhereEveryPollIsToBeHooked) {
   LOOPTRACE_NEEDS_ROOT();
-  const Outcome o = without_tracefs("--hook always");
+  const Outcome o = without_tracefs("--hook always -d 0.3s");
   if (o.code == 99) GTEST_SKIP() << "tracefs cannot be unmounted here";
   if (has(run_looptrace({"check"}).out, "yes      fentry"))
     GTEST_SKIP() << "fentry works here: tracefs is not needed";

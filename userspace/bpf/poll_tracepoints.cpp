@@ -35,9 +35,12 @@ Result<void> PollTracepoints::attach_one(bpf_program* program, const char* categ
 
 Result<void> PollTracepoints::attach(bpf_program* program, bpf_program* canary) {
   if (leaving_.joinable()) leaving_.join();
-  auto done = attach_one(canary, "sched", "sched_switch");
+  Result<void> done;
   for (const char* event : kEvents)
     if (done && has_event(event)) done = attach_one(program, "syscalls", event);
+  if (done && links_.empty())
+    return Error{"find the polls' tracepoints in tracefs", ENOENT, Fault::unsupported};
+  if (done) done = attach_one(canary, "sched", "sched_switch");
   if (!done) release();
   return done;
 }

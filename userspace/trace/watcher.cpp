@@ -134,8 +134,9 @@ void Watcher::answer(uint32_t slot, uint64_t start_ns, uint64_t mark_ns) {
 
 void Watcher::choose_hooks(uint64_t now, bool probe, bool hold) {
   if (hold) hold_until_ns_ = now + kHoldNs;
-  if (hold && !engine_.holding()) {
+  if (hold && !engine_.holding() && can_hold_) {
     const auto held = engine_.hold_hooks();
+    can_hold_ = held.has_value();  // a kernel without them has the probe
     if (held && *held) return;
   } else if (engine_.holding() && now >= hold_until_ns_) {
     engine_.release_hooks();

@@ -80,7 +80,8 @@ class Watcher {
   uint64_t discover_until_ns_ = 0;
   uint64_t rested_ns_ = 0;       // when the probe was last detached
   uint64_t probe_until_ns_ = 0;  // even if nothing needs it any more
-  uint64_t hold_until_ns_ = 0;   // the same of the tracepoints
+  bool can_hold_ = true;
+  uint64_t hold_until_ns_ = 0;  // the same of the tracepoints
   uint64_t wakers_until_ns_ = 0;
   std::atomic<uint64_t> probes_{0};
   std::mutex mutex_;
