@@ -755,9 +755,11 @@ std::array<uint64_t, LT_NR_DROPS> Engine::drops() const {
   for (uint32_t reason = 0; reason < LT_NR_DROPS; ++reason) {
     sums[reason] = __atomic_load_n(&impl_->skel->bss->drops[reason], __ATOMIC_RELAXED);
   }
-  sums[LT_DROP_HOOK_MISSED] =
-      impl_->sum_over_programs([](const bpf_prog_info& info) { return info.recursion_misses; });
   return sums;
+}
+
+uint64_t Engine::hooks_missed() const {
+  return impl_->sum_over_programs([](const bpf_prog_info& info) { return info.recursion_misses; });
 }
 
 bool Engine::measure_run_time(bool on) {

@@ -140,7 +140,10 @@ class Engine {
   uint64_t mapped_bytes() const;
 
   /// Events lost in the kernel since load, by enum lt_drop.
+  /// All but LT_DROP_HOOK_MISSED.
   std::array<uint64_t, LT_NR_DROPS> drops() const;
+  /// How often the kernel did not run one of the programs. A system call for each of them.
+  uint64_t hooks_missed() const;
   /// Has the kernel measure run times while `on` (or the process lives). False without CAP_SYS_ADMIN.
   bool measure_run_time(bool on);
   /// Sum of the programs' run time, if measured, or if kernel.bpf_stats_enabled is on; else 0.

@@ -17,7 +17,7 @@ struct QueueLosses {
 };
 
 /// Events lost since the trace began, by the reason that records give; only what happened. `kernel` is
-/// Engine::drops().
+/// Engine::drops() and hooks_missed().
 std::map<std::string, uint64_t> name_losses(const std::array<uint64_t, LT_NR_DROPS>& kernel,
                                             const QueueLosses& queue, uint64_t opens_refused,
                                             uint64_t orphan_stalls);

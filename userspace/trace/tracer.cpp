@@ -497,7 +497,9 @@ void Tracer::warn(std::string code, std::string message) {
 }
 
 std::map<std::string, uint64_t> Tracer::losses() {
-  return name_losses(engine_->drops(), queue_losses_, watcher_->refused(), stalls_->orphans());
+  auto kernel = engine_->drops();
+  kernel[LT_DROP_HOOK_MISSED] = engine_->hooks_missed();
+  return name_losses(kernel, queue_losses_, watcher_->refused(), stalls_->orphans());
 }
 
 void Tracer::report_drops() {
